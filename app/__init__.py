@@ -1,0 +1,1 @@
+"""The API process: HTTP, rules, queries. It never imports torch, onnx or the workers."""

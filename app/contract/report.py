@@ -1,0 +1,113 @@
+"""What a finished job reports. Every number was measured; a number that was not is null, never a guess."""
+
+from typing import Literal
+
+from app.contract.base import Contract
+from app.contract.problem import Notice
+from app.contract.spec import JobSpec
+
+
+class Metric(Contract):
+    """A task metric on `n` examples with its 95 % confidence interval; `also` holds its siblings."""
+
+    name: str
+    value: float
+    n: int
+    ci95: tuple[float, float]
+    also: dict[str, float] = {}
+
+
+class Fidelity(Contract):
+    """How close the outputs are to the original's on `n` examples."""
+
+    relative_error: float
+    cosine: float
+    top1_agreement: float | None = None
+    n: int
+
+
+class Latency(Contract):
+    """Milliseconds per call: median, 95th percentile, interquartile range over `runs` calls."""
+
+    batch: int
+    threads: int
+    p50_ms: float
+    p95_ms: float
+    iqr_ms: float
+    runs: int
+
+
+class TrainingPoint(Contract):
+    """One point of a fine-tuning curve; `metric` only where it was evaluated (on held-out train data)."""
+
+    step: int
+    loss: float
+    metric: float | None = None
+
+
+class LayerReport(Contract):
+    """One layer of a candidate; pairs are [before, after]."""
+
+    name: str
+    method: str
+    rank: list[int] | None = None
+    parameters: tuple[int, int]
+    macs: tuple[int, int]
+    weight_error: float
+    output_error: float | None = None
+    latency_ms: tuple[float, float] | None = None
+    reason: str | None = None
+
+
+class Measured(Contract):
+    """What is measured of the original and of every candidate alike; bytes by output format."""
+
+    parameters: int
+    macs: int
+    bytes: dict[str, int]
+    latency: dict[str, Latency]
+    peak_memory_bytes: int | None = None
+    metric: Metric | None = None
+
+
+class Control(Contract):
+    """The original, fine-tuned for the same steps: the honest baseline."""
+
+    metric: Metric
+
+
+class Candidate(Measured):
+    """One compressed network."""
+
+    keep: float
+    metric_before_finetune: Metric | None = None
+    fidelity: Fidelity
+    verdict: Literal["better", "trade_off", "not_worth_it"]
+    reason: str
+    finetune: list[TrainingPoint] = []
+    layers: list[LayerReport]
+
+
+class Environment(Contract):
+    """Where the numbers were taken."""
+
+    torch: str
+    onnxruntime: str
+    cpu: str
+    threads: int
+    seed: int
+    device: str
+
+
+class Report(Contract):
+    """The report of a job; `splits` says which rows served for what."""
+
+    model: str
+    spec: JobSpec
+    environment: Environment
+    splits: dict[str, int] = {}
+    original: Measured
+    control: Control | None = None
+    candidates: list[Candidate]
+    warnings: list[Notice] = []
+    seconds: dict[str, float]

@@ -1,0 +1,130 @@
+"""What a user asks for: the body of `POST /v1/jobs`."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from app.contract.base import Contract
+
+
+class Method(StrEnum):
+    """The decompositions a layer may take; `keep` leaves it dense."""
+
+    SVD = "svd"
+    TUCKER = "tucker"
+    KEEP = "keep"
+
+
+class Task(StrEnum):
+    """What the model is for, which decides the metric."""
+
+    CLASSIFICATION = "classification"
+    LANGUAGE_MODELING = "language-modeling"
+    REGRESSION = "regression"
+    NONE = "none"
+
+
+class Output(StrEnum):
+    """The formats an artifact can take."""
+
+    PT2 = "pt2"
+    ONNX = "onnx"
+
+
+class Device(StrEnum):
+    """Where the job runs; `auto` takes a GPU where the worker has one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+Keep = Annotated[float, Field(gt=0.0, le=1.0, description="fraction of the original cost that remains")]
+Rank = Annotated[int, Field(ge=1)]
+
+
+class Data(Contract):
+    """The data sets; one alone is split, and the report says how."""
+
+    train: str | None = None
+    test: str | None = None
+
+
+class Target(Contract):
+    """The budget: `keep` that fraction of the original's MACs or parameters."""
+
+    of: Literal["macs", "parameters"] = "macs"
+    keep: Keep | Annotated[list[Keep], Field(min_length=1, max_length=8)] = 0.5
+
+    @property
+    def keeps(self) -> list[float]:
+        """The fractions as a list: one candidate each."""
+        return self.keep if isinstance(self.keep, list) else [self.keep]
+
+
+class BudgetRanks(Contract):
+    """One global allocation over all layers that meets `target` with the least loss."""
+
+    selection: Literal["budget"] = "budget"
+
+
+class FractionRanks(Contract):
+    """Every layer keeps the same fraction of its own cost; without `fraction`, the target's `keep`."""
+
+    selection: Literal["fraction"]
+    fraction: Keep | None = None
+
+
+class EnergyRanks(Contract):
+    """Every layer keeps the least rank that holds `energy` of its squared singular values."""
+
+    selection: Literal["energy"]
+    energy: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+
+
+Ranks = Annotated[BudgetRanks | FractionRanks | EnergyRanks, Field(discriminator="selection")]
+
+
+class LayerRule(Contract):
+    """An override for the layers whose names match (fnmatch); the first match wins."""
+
+    match: Annotated[str, Field(min_length=1, max_length=512)]
+    method: Method | None = None
+    rank: Rank | Annotated[list[Rank], Field(min_length=1, max_length=2)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "LayerRule":
+        if self.method is None and self.rank is None:
+            raise ValueError("a layer rule needs a method, a rank, or both")
+        if self.method is Method.KEEP and self.rank is not None:
+            raise ValueError("a layer that is kept dense has no rank")
+        return self
+
+
+class Finetune(Contract):
+    """Recovery after the decomposition: AdamW or SGD is chosen by the engine, cosine schedule."""
+
+    epochs: Annotated[int, Field(ge=0, le=1000)] = 3
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.001
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
+    distill: bool = True
+
+
+class JobSpec(Contract):
+    """A job's body. Only `model` is required."""
+
+    model: Annotated[str, Field(pattern=r"^mdl_[0-9a-f]{32}$")]
+    data: Data = Data()
+    task: Task | None = None
+    target: Target = Target()
+    methods: Annotated[list[Literal[Method.SVD, Method.TUCKER]], Field(min_length=1)] = [
+        Method.SVD,
+        Method.TUCKER,
+    ]
+    ranks: Ranks = BudgetRanks()
+    layers: Annotated[list[LayerRule], Field(max_length=1000)] = []
+    finetune: Finetune = Finetune()
+    outputs: Annotated[list[Output], Field(min_length=1)] = [Output.PT2, Output.ONNX]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    device: Device = Device.AUTO

@@ -1,0 +1,47 @@
+"""What inspection found in an upload."""
+
+from app.contract.base import Contract
+
+
+class ArrayInfo(Contract):
+    """A named array. A dimension that may vary is a string (its symbol) instead of a number.
+
+    `minimum` and `maximum` are those of the stored values, given for arrays of data sets.
+    """
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+class LayerInfo(Contract):
+    """A layer that holds weights: its cost, and the methods it may take with their largest rank."""
+
+    name: str
+    kind: str
+    shape: list[int]
+    groups: int = 1
+    parameters: int
+    macs: int
+    methods: list[str] = []
+    max_rank: dict[str, list[int]] = {}
+    reason: str | None = None
+
+
+class ModelSummary(Contract):
+    """A network: its signature and cost. MACs are for batch 1, one multiply-accumulate as 1."""
+
+    inputs: list[ArrayInfo]
+    outputs: list[ArrayInfo]
+    parameters: int
+    macs: int
+    layers: list[LayerInfo]
+
+
+class DatasetSummary(Contract):
+    """A data set: arrays that share their first axis, `rows` long."""
+
+    rows: int
+    arrays: list[ArrayInfo]

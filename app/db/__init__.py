@@ -1,0 +1,1 @@
+"""The database: sessions and tables. SQLite and PostgreSQL, one migration history."""

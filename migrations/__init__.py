@@ -1,0 +1,1 @@
+"""The schema's history (alembic), for SQLite and PostgreSQL alike."""

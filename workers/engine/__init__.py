@@ -1,0 +1,1 @@
+"""The compression engine: torch and format libraries only, usable as a library without the service."""

@@ -1,0 +1,1 @@
+"""Checks on untrusted bytes before any parser sees them. Standard library only."""

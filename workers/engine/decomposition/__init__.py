@@ -1,0 +1,1 @@
+"""Decompositions: pure functions on tensors. They know nothing of networks."""

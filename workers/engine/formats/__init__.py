@@ -1,0 +1,1 @@
+"""Reading and writing of model and data files."""

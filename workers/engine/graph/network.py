@@ -1,0 +1,111 @@
+"""The working form: an ATen graph with its inputs described well enough to trace it again."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule, Node
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """An axis whose length may vary between `minimum` and `maximum` (None: unbounded)."""
+
+    symbol: str
+    minimum: int = 1
+    maximum: int | None = None
+
+
+@dataclass(frozen=True)
+class Input:
+    """One tensor input: its name, dtype and shape, whose variable axes are `Dimension`s."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int | Dimension, ...]
+
+    def size(self, length: int) -> tuple[int, ...]:
+        """The shape with every variable axis at `length`, moved into its bounds."""
+        return tuple(axis if isinstance(axis, int) else _bounded(axis, length) for axis in self.shape)
+
+    def example(self, length: int) -> Tensor:
+        """A tensor of that size on the CPU: normal noise, or zeros where the input is not floating."""
+        if self.dtype.is_floating_point:
+            return torch.randn(self.size(length), dtype=self.dtype)
+        return torch.zeros(self.size(length), dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class Network:
+    """An unlifted ATen `GraphModule` in evaluation mode, and the inputs it takes in order.
+
+    `module` is edited in place by `graph.surgery` only; everybody else treats it as read-only and takes a
+    `copy()` before training. Parameters and buffers are attributes of the module under their original names.
+    """
+
+    module: GraphModule
+    inputs: tuple[Input, ...]
+
+    def __call__(self, *tensors: Tensor) -> Any:
+        """Run the graph on tensors in the order of `inputs`."""
+        return self.module(*tensors)
+
+    def copy(self) -> "Network":
+        """A deep copy that shares no storage."""
+        return Network(copy.deepcopy(self.module), self.inputs)
+
+    def examples(self, length: int = 1) -> tuple[Tensor, ...]:
+        """Example inputs with every variable axis at `length`."""
+        return tuple(spec.example(length) for spec in self.inputs)
+
+
+def trace(module: nn.Module, inputs: Sequence[Input]) -> Network:
+    """Trace `module` with torch.export and unlift it.
+
+    Raises whatever torch.export raises: callers that trace foreign graphs translate it.
+    """
+    program = export(module, inputs)
+    return Network(cast(GraphModule, program.module(check_guards=False)), tuple(inputs))
+
+
+def export(module: nn.Module, inputs: Sequence[Input]) -> ExportedProgram:
+    """torch.export with the variable axes of `inputs` kept variable.
+
+    Distinct lengths of three and more stand in for variable axes: torch.export specialises axes of one, and
+    merges axes that are equal by accident.
+    """
+    dims = _dims(inputs)
+    examples = tuple(_example(spec, dims) for spec in inputs)
+    shapes = tuple(
+        {axis: dims[size.symbol][0] for axis, size in enumerate(spec.shape) if isinstance(size, Dimension)}
+        or None
+        for spec in inputs
+    )
+    return torch.export.export(module, examples, dynamic_shapes=shapes)
+
+
+def call_nodes(module: GraphModule) -> list[Node]:
+    """The operator calls of a graph in order."""
+    return [node for node in module.graph.nodes if node.op == "call_function"]
+
+
+def _bounded(axis: Dimension, length: int) -> int:
+    return max(axis.minimum, length if axis.maximum is None else min(length, axis.maximum))
+
+
+def _dims(inputs: Sequence[Input]) -> dict[str, tuple[Dim, int]]:
+    dims: dict[str, tuple[Dim, int]] = {}
+    for axis in (size for spec in inputs for size in spec.shape if isinstance(size, Dimension)):
+        if axis.symbol not in dims:
+            dim = Dim(axis.symbol, min=axis.minimum, max=axis.maximum)
+            dims[axis.symbol] = (dim, _bounded(axis, 3 + 2 * len(dims)))
+    return dims
+
+
+def _example(spec: Input, dims: dict[str, tuple[Dim, int]]) -> Tensor:
+    size = tuple(axis if isinstance(axis, int) else dims[axis.symbol][1] for axis in spec.shape)
+    return torch.zeros(size, dtype=spec.dtype)

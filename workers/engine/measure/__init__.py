@@ -1,0 +1,1 @@
+"""Measuring: cost, quality, fidelity, latency, memory."""
