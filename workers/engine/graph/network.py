@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ def trace(module: nn.Module, inputs: Sequence[Input]) -> Network:
     Raises whatever torch.export raises: callers that trace foreign graphs translate it.
     """
     program = export(module, inputs)
-    return Network(cast(GraphModule, program.module(check_guards=False)), tuple(inputs))
+    return Network(program.module(check_guards=False), tuple(inputs))
 
 
 def export(module: nn.Module, inputs: Sequence[Input]) -> ExportedProgram:
