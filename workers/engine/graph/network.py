@@ -13,11 +13,15 @@ from torch.fx import GraphModule, Node
 
 @dataclass(frozen=True)
 class Dimension:
-    """An axis whose length may vary between `minimum` and `maximum` (None: unbounded)."""
+    """An axis whose length may vary between `minimum` and `maximum` (None: unbounded).
+
+    `example` is its length in the example that the network came with.
+    """
 
     symbol: str
     minimum: int = 1
     maximum: int | None = None
+    example: int = 1
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,23 @@ class Network:
     def copy(self) -> "Network":
         """A deep copy that shares no storage."""
         return Network(copy.deepcopy(self.module), self.inputs)
+
+    @property
+    def batch_symbol(self) -> str | None:
+        """The symbol of the batch: the first input's variable first axis; None where none varies."""
+        firsts = (spec.shape[0] for spec in self.inputs if spec.shape)
+        return next((axis.symbol for axis in firsts if isinstance(axis, Dimension)), None)
+
+    def sizes(self, batch: int = 1) -> tuple[tuple[int, ...], ...]:
+        """The shape of every input for that batch; other variable axes have their example's length."""
+        lengths = {self.batch_symbol: batch}
+        return tuple(
+            tuple(
+                axis if isinstance(axis, int) else lengths.get(axis.symbol, axis.example)
+                for axis in spec.shape
+            )
+            for spec in self.inputs
+        )
 
     def examples(self, length: int = 1) -> tuple[Tensor, ...]:
         """Example inputs with every variable axis at `length`."""
