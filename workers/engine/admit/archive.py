@@ -1,0 +1,206 @@
+"""The rules a zip archive must keep before anything inside it is read."""
+
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from workers.engine.errors import Rejected
+
+MAX_ENTRIES = 20_000
+MAX_DIRECTORY_BYTES = 16 << 20
+
+_END = struct.Struct("<4s4H2LH")
+_END64_LOCATOR_SIZE = 20
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCAL = struct.Struct("<4s5H3L2H")
+_ENCRYPTED = 0x1
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a kind of archive may contain.
+
+    `max_bytes` bounds all entries together, unpacked. `max_ratio` is the most that an entry may unpack to per
+    stored byte; 1 demands stored entries.
+    """
+
+    max_bytes: int = 64 << 30
+    max_ratio: int = 1
+
+
+class Archive:
+    """An archive whose directory keeps the rules."""
+
+    def __init__(self, path: Path, file: zipfile.ZipFile) -> None:
+        self._path = path
+        self._zip = file
+        self._entries = {entry.filename: entry for entry in file.infolist()}
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all entries, in the order of the directory."""
+        return list(self._entries)
+
+    def size(self, name: str) -> int:
+        """The unpacked size of an entry in bytes; raises `Rejected` (`missing_entry`)."""
+        return self._entry(name).file_size
+
+    def read(self, name: str, limit: int) -> bytes:
+        """An entry's bytes, checksum verified; raises `Rejected` where it holds more than `limit`."""
+        if self.size(name) > limit:
+            raise Rejected("too_large", f"The entry {show(name)} holds more than {limit} bytes.")
+        return _readable(lambda: self._zip.read(self._entry(name)), name)
+
+    def read_into(self, name: str, buffer: memoryview) -> None:
+        """Fill `buffer`, as long as the entry, with its bytes, checksum verified."""
+
+        def fill() -> None:
+            filled = 0
+            for part in self._chunks(name):
+                buffer[filled : filled + len(part)] = part
+                filled += len(part)
+            if filled != len(buffer):
+                raise EOFError
+
+        _readable(fill, name)
+
+    def chunks(self, name: str, size: int = 1 << 20) -> Iterator[bytes]:
+        """An entry's bytes in parts of `size`, the last one shorter; raises `Rejected` on damage."""
+        parts = self._chunks(name, size)
+        while (part := _readable(lambda: next(parts, b""), name)) != b"":
+            yield part
+
+    def stored_at(self, name: str) -> int | None:
+        """Where an uncompressed entry's bytes begin in the file, or None for a compressed one."""
+        entry = self._entry(name)
+        if entry.compress_type != zipfile.ZIP_STORED:
+            return None
+        with self._path.open("rb") as file:
+            file.seek(entry.header_offset)
+            *_, name_length, extra_length = _readable(lambda: _LOCAL.unpack(file.read(_LOCAL.size)), name)
+        return entry.header_offset + _LOCAL.size + int(name_length) + int(extra_length)
+
+    def _chunks(self, name: str, size: int = 1 << 20) -> Iterator[bytes]:
+        with self._zip.open(self._entry(name)) as stream:
+            while part := stream.read(size):
+                yield part
+
+    def _entry(self, name: str) -> zipfile.ZipInfo:
+        if name not in self._entries:
+            raise Rejected("missing_entry", f"The archive has no entry {show(name)}.")
+        return self._entries[name]
+
+
+@contextmanager
+def open_archive(path: Path, rules: Rules) -> Iterator[Archive]:
+    """The archive at `path`, once its directory keeps `rules`; nothing is unpacked to disk.
+
+    Raises `Rejected` with a code of its own for every rule, naming the entry.
+    """
+    with path.open("rb") as file:
+        _check_ends(file)
+        with _readable(lambda: zipfile.ZipFile(file), "directory") as opened:
+            _check_directory(opened.infolist(), rules, os.fstat(file.fileno()).st_size)
+            yield Archive(path, opened)
+
+
+def show(text: str) -> str:
+    """A foreign string made fit for a message: quoted, ASCII, short."""
+    return ascii(text if len(text) <= 80 else text[:77] + "...")
+
+
+def _check_ends(file: BinaryIO) -> None:
+    """Is it a zip, whole, with a directory small enough to be read?
+
+    Comments are not allowed, so that the end record lies where every reader looks first.
+    """
+    if file.read(4) not in (b"PK\x03\x04", b"PK\x05\x06"):
+        raise Rejected("not_a_zip", "The file is not a zip archive.", hint="Upload the file as it was saved.")
+    length = file.seek(0, os.SEEK_END)
+    file.seek(max(0, length - _END.size - _END64_LOCATOR_SIZE - _END64.size))
+    tail = file.read()
+    if len(tail) < _END.size or not tail[-_END.size :].startswith(b"PK\x05\x06") or tail[-2:] != b"\0\0":
+        raise Rejected(
+            "truncated_archive",
+            "The archive does not end with its directory: the file was cut short or appended to.",
+            hint="Upload the file again.",
+        )
+    if _directory_bytes(tail) > MAX_DIRECTORY_BYTES:
+        raise Rejected("too_many_entries", "The archive's directory is too large.")
+
+
+def _directory_bytes(tail: bytes) -> int:
+    sizes = [_END.unpack(tail[-_END.size :])[5]]
+    locator = tail[-_END.size - _END64_LOCATOR_SIZE : -_END.size]
+    record = tail[: -_END.size - _END64_LOCATOR_SIZE]
+    if locator.startswith(b"PK\x06\x07") and len(record) == _END64.size:
+        return int(_END64.unpack(record)[8])
+    return int(max(sizes))
+
+
+def _check_directory(entries: list[zipfile.ZipInfo], rules: Rules, length: int) -> None:
+    if len(entries) > MAX_ENTRIES:
+        raise Rejected("too_many_entries", f"The archive has more than {MAX_ENTRIES} entries.")
+    seen: set[str] = set()
+    for entry in entries:
+        if entry.filename in seen:
+            raise Rejected("duplicate_entry", f"The archive has two entries {show(entry.filename)}.")
+        seen.add(entry.filename)
+        _check_entry(entry, rules)
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > min(rules.max_bytes, length * rules.max_ratio):
+        raise Rejected("zip_bomb", f"The archive would unpack to {unpacked} bytes.")
+
+
+def _check_entry(entry: zipfile.ZipInfo, rules: Rules) -> None:
+    name = entry.filename
+    # ZipInfo cuts names at a null byte; the uncut one is what other readers would see.
+    if not _is_plain_name(name) or entry.orig_filename != name:
+        raise Rejected("unsafe_entry", f"The entry {show(entry.orig_filename)} points outside the archive.")
+    mode = entry.external_attr >> 16
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG) or entry.is_dir():
+        raise Rejected("linked_entry", f"The entry {show(name)} is a link, a folder or a device, not a file.")
+    if entry.flag_bits & _ENCRYPTED:
+        raise Rejected("encrypted_entry", f"The entry {show(name)} is encrypted.")
+    allowed = {zipfile.ZIP_STORED} if rules.max_ratio == 1 else {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+    if entry.compress_type not in allowed:
+        raise Rejected(
+            "compressed_entry", f"The entry {show(name)} is compressed in a way that is not accepted."
+        )
+    if entry.file_size > entry.compress_size * rules.max_ratio:
+        raise Rejected("zip_bomb", f"The entry {show(name)} would unpack to {entry.file_size} bytes.")
+
+
+def _is_plain_name(name: str) -> bool:
+    parts = name.removesuffix("/").split("/")
+    return name.isprintable() and "\\" not in name and ":" not in name and not {"", ".", ".."} & set(parts)
+
+
+def _readable(read: Callable[[], _T], what: str) -> _T:
+    """Whatever the zip reader raises on damage, as one rejection."""
+    try:
+        return read()
+    except _UNREADABLE as error:
+        raise Rejected(
+            "corrupt_archive",
+            f"The archive is damaged at {show(what)}.",
+            hint="Upload the file again.",
+        ) from error

@@ -1,0 +1,207 @@
+"""Admission of a graph's operator calls: known operators, known values, typed arguments."""
+
+import keyword
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from workers.engine.admit import operators
+from workers.engine.admit.archive import show
+from workers.engine.admit.document import expect, field, malformed, name_of, union
+from workers.engine.admit.dtypes import dtype
+from workers.engine.admit.program import Argument, Call, Reference, TorchConstant
+from workers.engine.errors import Rejected
+
+_MEMORY_FORMATS = {1: "contiguous_format", 2: "channels_last", 3: "channels_last_3d", 4: "preserve_format"}
+_FLOATS = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
+_KEYWORD = 2
+_HINT = "Call eval() on the model before exporting it."
+
+
+def parse(nodes: list[Any], known: set[str]) -> tuple[Call, ...]:
+    """The calls in order. `known` holds the values given from outside, and grows by their results.
+
+    Raises `Rejected`: `unknown_operator`, `unknown_value`, `subgraph`, `unsupported_argument`, `malformed`.
+    """
+    calls = []
+    for node in nodes:
+        target = field(node, "target", str)
+        if operators.is_assertion(target):
+            continue
+        operators.check(target)
+        call = _call(target, node, known)
+        claim([name for name in call.results if name is not None], known)
+        calls.append(call)
+    return tuple(calls)
+
+
+def identifier(value: object, what: str) -> str:
+    """A name that is safe wherever torch writes it, generated code included; raises `Rejected`."""
+    name = name_of(value, what)
+    if keyword.iskeyword(name):
+        raise Rejected("hostile_name", f"{show(name)} is not accepted as {what}: it is a keyword of Python.")
+    return name
+
+
+def known_name(argument: object, known: set[str]) -> str:
+    """The name in `{"name": …}`, which must be that of a value computed before."""
+    return _known(field(argument, "name", str), known)
+
+
+def claim(names: Iterable[str], known: set[str]) -> None:
+    """Add names to `known`; raises `Rejected` where one is taken already."""
+    for name in names:
+        if name in known:
+            raise malformed(f"two values are called {show(name)}")
+        known.add(name)
+
+
+def mutates(what: str) -> Rejected:
+    """The rejection of a model that changes its own state when it runs."""
+    return Rejected(
+        "mutates_state", f"The model changes its own state when it runs ({show(what)}).", hint=_HINT
+    )
+
+
+def _call(target: str, node: object, known: set[str]) -> Call:
+    arguments: list[Argument] = []
+    keywords: dict[str, Argument] = {}
+    for item in field(node, "inputs", list):
+        value = _argument(field(item, "arg", dict), known)
+        if item.get("kind") == _KEYWORD:
+            keywords[identifier(item.get("name"), "the name of an argument")] = value
+        else:
+            arguments.append(value)
+    results, unpacked = _results(field(node, "outputs", list))
+    return Call(target, tuple(arguments), keywords, results, unpacked)
+
+
+def _results(outputs: list[Any]) -> tuple[tuple[str | None, ...], bool]:
+    kinds = [union(output) for output in outputs]
+    if len(kinds) == 1 and kinds[0][0] == "as_tensors":
+        names = [field(item, "name", str) for item in expect(kinds[0][1], list, "a list of results")]
+        return tuple(identifier(name, "the name of a value") for name in names), True
+    return tuple(_result(kind, value) for kind, value in kinds), len(kinds) != 1
+
+
+def _result(kind: str, value: object) -> str | None:
+    if kind == "as_none":
+        return None
+    if kind == "as_tensor":
+        return identifier(field(value, "name", str), "the name of a value")
+    if kind in ("as_sym_int", "as_sym_bool", "as_sym_float"):
+        return identifier(field(value, "as_name", str), "the name of a value")
+    raise Rejected("unsupported_argument", f"An operator returns a value of the kind {show(kind)}.")
+
+
+def _argument(document: object, known: set[str]) -> Argument:
+    kind, value = union(document)
+    if kind == "as_graph":
+        raise Rejected(
+            "subgraph",
+            "The model contains a nested graph (control flow, or a context such as torch.no_grad).",
+            hint="Export it without control flow and without torch.no_grad inside forward.",
+        )
+    if kind not in _READERS:
+        raise Rejected("unsupported_argument", f"An operator takes an argument of the kind {show(kind)}.")
+    return _READERS[kind](value, known)
+
+
+def _known(name: str, known: set[str]) -> str:
+    if name not in known:
+        raise Rejected("unknown_value", f"The graph uses {show(name)} before anything is called so.")
+    return name
+
+
+def _reference(value: object, known: set[str]) -> Argument:
+    return Reference(known_name(value, known))
+
+
+def _optional_reference(value: object, known: set[str]) -> Argument:
+    kind, inner = union(value)
+    return None if kind == "as_none" else _reference(inner, known)
+
+
+def _symbolic(kind: type[int] | type[float] | type[bool]) -> Callable[[object, set[str]], Argument]:
+    """A reader of numbers that may be computed: a value's name, or the number itself."""
+
+    def read(value: object, known: set[str]) -> Argument:
+        tag, inner = union(value)
+        if tag == "as_name":
+            return Reference(_known(expect(inner, str, "the name of a value"), known))
+        return _literal(kind)(inner, known)
+
+    return read
+
+
+def _literal(
+    kind: type[int] | type[float] | type[bool] | type[str],
+) -> Callable[[object, set[str]], Argument]:
+    def read(value: object, _: set[str]) -> Argument:
+        if kind is float and type(value) is str and value in _FLOATS:
+            return _FLOATS[value]
+        if kind is float and type(value) is int:
+            return float(value)
+        literal: Argument = expect(value, kind, "a literal")
+        if type(literal) is int and abs(literal) >= 1 << 63:
+            raise malformed("an integer is out of range")
+        if type(literal) is str and len(literal) > 200:
+            raise malformed("a string is too long")
+        return literal
+
+    return read
+
+
+def _many(read: Callable[[object, set[str]], Argument]) -> Callable[[object, set[str]], Argument]:
+    def read_all(value: object, known: set[str]) -> Argument:
+        return tuple(read(item, known) for item in expect(value, list, "a list of arguments"))
+
+    return read_all
+
+
+def _memory_format(value: object, _: set[str]) -> Argument:
+    number = expect(value, int, "a memory format")
+    if number not in _MEMORY_FORMATS:
+        raise malformed(f"there is no memory format {number}")
+    return TorchConstant("memory_format", _MEMORY_FORMATS[number])
+
+
+def _layout(value: object, _: set[str]) -> Argument:
+    if expect(value, int, "a layout") != 7:
+        raise Rejected("unsupported_layout", "The model uses tensors that are not dense.")
+    return TorchConstant("layout", "strided")
+
+
+def _device(value: object, _: set[str]) -> Argument:
+    if field(value, "type", str) != "cpu":
+        raise Rejected(
+            "not_on_cpu",
+            "The model places tensors on another device than the CPU.",
+            hint="Move the model and its example inputs to the CPU before torch.export.",
+        )
+    return TorchConstant("device", "cpu")
+
+
+_READERS: dict[str, Callable[[object, set[str]], Argument]] = {
+    "as_none": lambda _, __: None,
+    "as_tensor": _reference,
+    "as_tensors": _many(_reference),
+    "as_optional_tensor": _optional_reference,
+    "as_optional_tensors": _many(_optional_reference),
+    "as_int": _literal(int),
+    "as_ints": _many(_literal(int)),
+    "as_float": _literal(float),
+    "as_floats": _many(_literal(float)),
+    "as_bool": _literal(bool),
+    "as_bools": _many(_literal(bool)),
+    "as_string": _literal(str),
+    "as_sym_int": _symbolic(int),
+    "as_sym_ints": _many(_symbolic(int)),
+    "as_sym_float": _symbolic(float),
+    "as_sym_floats": _many(_symbolic(float)),
+    "as_sym_bool": _symbolic(bool),
+    "as_sym_bools": _many(_symbolic(bool)),
+    "as_scalar_type": lambda value, _: TorchConstant("dtype", dtype(expect(value, int, "a dtype"))),
+    "as_memory_format": _memory_format,
+    "as_layout": _layout,
+    "as_device": _device,
+}

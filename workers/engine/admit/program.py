@@ -1,0 +1,98 @@
+"""What admission of a program hands on: plain values, every one of them checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, Union
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis of variable length, between `minimum` and `maximum` (None: unbounded)."""
+
+    symbol: str
+    minimum: int
+    maximum: int | None
+
+
+@dataclass(frozen=True)
+class ProgramInput:
+    """A tensor that the caller gives: `dtype` is a torch dtype's name."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | Axis, ...]
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A tensor stored raw: a strided view, in elements, of the entry's bytes, which hold nothing else."""
+
+    entry: str
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+    requires_grad: bool
+
+
+@dataclass(frozen=True)
+class State:
+    """A parameter, buffer or constant: `name` is its value in the graph, `path` its attribute path."""
+
+    name: str
+    path: str
+    kind: Literal["parameter", "buffer", "constant"]
+    persistent: bool
+    payload: Payload
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A value of the graph: an input, a state, or a result of an earlier call."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class TorchConstant:
+    """A constant of torch, such as `float32` or `channels_last`."""
+
+    kind: Literal["dtype", "memory_format", "layout", "device"]
+    name: str
+
+
+Argument: TypeAlias = Union[bool, int, float, str, Reference, TorchConstant, tuple["Argument", ...], None]  # noqa: UP007  # `|` cannot hold a forward reference
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operator call. `results` names what it returns; `unpacked` where that is a sequence of results."""
+
+    operator: str
+    arguments: tuple[Argument, ...]
+    keywords: Mapping[str, Argument]
+    results: tuple[str | None, ...]
+    unpacked: bool
+
+    @property
+    def references(self) -> set[str]:
+        """The names of the values it reads."""
+        return set().union(*map(_names, (*self.arguments, *self.keywords.values())))
+
+
+@dataclass(frozen=True)
+class Program:
+    """A graph of operator calls in order, over inputs and states."""
+
+    inputs: tuple[ProgramInput, ...]
+    states: tuple[State, ...]
+    calls: tuple[Call, ...]
+    outputs: tuple[str, ...]
+
+
+def _names(argument: Argument) -> set[str]:
+    if isinstance(argument, Reference):
+        return {argument.name}
+    if isinstance(argument, tuple):
+        return set().union(*map(_names, argument))
+    return set()

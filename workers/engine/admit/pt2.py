@@ -1,0 +1,316 @@
+"""Admission of torch.export archives (`.pt2`): entries, payloads, signature."""
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from workers.engine.admit import calls
+from workers.engine.admit.archive import Archive, Rules, open_archive, show
+from workers.engine.admit.document import expect, field, load, malformed, name_of, union
+from workers.engine.admit.dtypes import BYTES, dtype
+from workers.engine.admit.program import Axis, Payload, Program, ProgramInput, State
+from workers.engine.errors import Rejected
+
+SCHEMA = 8
+MAX_JSON_BYTES = 64 << 20
+MAX_LENGTH = 1 << 40
+MAX_AXES = 64
+MAX_EXPANDED_BYTES = 1 << 30
+
+_PROGRAM = "models/model.json"
+_CONFIGS = {
+    "data/weights": "data/weights/model_weights_config.json",
+    "data/constants": "data/constants/model_constants_config.json",
+}
+_KNOWN_ENTRY = re.compile(
+    r"data/weights/(weight_\d+|model_weights_config\.json)"
+    r"|data/constants/(tensor_\d+|model_constants_config\.json)"
+    r"|models/model\.json"
+    r"|data/sample_inputs/model\.pt"  # a pickle in every archive torch writes: never read
+    r"|archive_format|archive_version|byteorder|\.data/(version|serialization_id)"
+    r"|\.format_version|\.storage_alignment",
+    re.ASCII,
+)
+_LEGACY_ENTRY = re.compile(r"serialized_(exported_program\.json|state_dict\.\w+)|.*weights/\w+\.pt", re.ASCII)
+_NATIVE_ENTRY = re.compile(r"data/aotinductor/.*|.*\.(so|dll|dylib|o|a)(\.\d+)*", re.IGNORECASE)
+_SYMBOL = re.compile(r"Symbol\('([a-z]+\d+)'(, \w+=(True|False))*\)|([a-z]+\d+)", re.ASCII)
+# Names that torch pastes into the code of the graphs it generates.
+_RESERVED = frozenset({"self", "torch", "pytree", "fx_pytree", "device", "inf", "nan"})
+_STRIDED = 7
+
+
+@contextmanager
+def admit(path: Path) -> Iterator[tuple[Program, Archive]]:
+    """The program in a `.pt2`, and the archive to read its payloads from.
+
+    Nothing is unpickled, evaluated or written, and no tensor is allocated. Raises `Rejected`.
+    """
+    with open_archive(path, Rules()) as archive:
+        root = _root(archive)
+        _check_header(archive, root)
+        document = load(archive.read(f"{root}/{_PROGRAM}", MAX_JSON_BYTES), "model.json")
+        yield _program(document, _payloads(archive, root)), archive
+
+
+def _root(archive: Archive) -> str:
+    """The one folder that holds everything, once every entry in it is known."""
+    roots = {name.split("/")[0] for name in archive.names}
+    if any(_LEGACY_ENTRY.fullmatch(name) for name in archive.names):
+        raise _outdated()
+    if len(roots) != 1:
+        raise Rejected("unknown_entry", "The archive is not a .pt2: its entries do not share one folder.")
+    (root,) = roots
+    for name in archive.names:
+        inner = name.removeprefix(f"{root}/")
+        if _NATIVE_ENTRY.fullmatch(inner):
+            raise Rejected(
+                "native_code",
+                f"The archive carries compiled code: {show(inner)}.",
+                hint="Save the exported program with torch.export.save, not an AOTInductor package.",
+            )
+        if not _KNOWN_ENTRY.fullmatch(inner):
+            raise Rejected(
+                "unknown_entry",
+                f"The archive has an entry that does not belong there: {show(inner)}.",
+                hint="Save the exported program with torch.export.save, without extra files.",
+            )
+    return root
+
+
+def _check_header(archive: Archive, root: str) -> None:
+    if archive.read(f"{root}/archive_format", 16).strip() != b"pt2":
+        raise malformed("archive_format should be pt2")
+    if archive.read(f"{root}/byteorder", 16).strip() != b"little":
+        raise Rejected("unsupported_byte_order", "The tensors are stored in big-endian byte order.")
+
+
+def _outdated() -> Rejected:
+    return Rejected(
+        "unsupported_version",
+        "The file was written by a release of torch whose format is not supported.",
+        hint="Export it again with torch 2.13.",
+    )
+
+
+def _payloads(archive: Archive, root: str) -> dict[str, dict[str, Payload]]:
+    """The payloads by folder and attribute path, their sizes checked against the entries."""
+    found = {folder: _folder_payloads(archive, root, folder) for folder in _CONFIGS}
+    payloads = [payload for folder in found.values() for payload in folder.values()]
+    _check_sizes(payloads, archive)
+    return found
+
+
+def _folder_payloads(archive: Archive, root: str, folder: str) -> dict[str, Payload]:
+    config = load(archive.read(f"{root}/{_CONFIGS[folder]}", MAX_JSON_BYTES), "a payload table")
+    return {
+        path: _payload(description, f"{root}/{folder}", path)
+        for path, description in field(config, "config", dict).items()
+    }
+
+
+def _payload(description: object, folder: str, path: str) -> Payload:
+    if field(description, "use_pickle", bool):
+        raise Rejected(
+            "pickled_weights",
+            f"The tensor {show(path)} is stored as a pickle, which can carry code.",
+            hint="Use plain tensors without subclasses or custom objects, and export again.",
+        )
+    entry = name_of(field(description, "path_name", str), "the name of a payload")
+    meta = field(description, "tensor_meta", dict)
+    _check_placement(meta, path)
+    return Payload(
+        entry=f"{folder}/{entry}",
+        dtype=dtype(field(meta, "dtype", int)),
+        shape=_lengths(meta, "sizes"),
+        strides=_lengths(meta, "strides"),
+        offset=_length(field(meta, "storage_offset", dict)),
+        requires_grad=field(meta, "requires_grad", bool),
+    )
+
+
+def _check_placement(meta: dict[str, Any], path: str) -> None:
+    if field(meta, "layout", int) != _STRIDED:
+        raise Rejected("unsupported_layout", f"The tensor {show(path)} is not dense.")
+    if field(field(meta, "device", dict), "type", str) != "cpu":
+        raise Rejected(
+            "not_on_cpu",
+            f"The tensor {show(path)} was exported from another device than the CPU.",
+            hint="Move the model and its example inputs to the CPU before torch.export.",
+        )
+
+
+def _lengths(meta: dict[str, Any], key: str) -> tuple[int, ...]:
+    return tuple(_length(item) for item in field(meta, key, list))
+
+
+def _length(item: object) -> int:
+    length = field(item, "as_int", int)
+    if not 0 <= length < MAX_LENGTH:
+        raise Rejected("payload_size", f"A tensor has a length of {length}.")
+    return length
+
+
+def _check_sizes(payloads: list[Payload], archive: Archive) -> None:
+    """Every entry holds its tensors' bytes, no more and no less; nothing unfolds far beyond its bytes."""
+    needed: dict[str, int] = {}
+    expanded = 0
+    for payload in payloads:
+        if len(payload.shape) != len(payload.strides) or len(payload.shape) > MAX_AXES:
+            raise malformed("a tensor's sizes and strides should agree in number, and be few")
+        needed[payload.entry] = max(needed.get(payload.entry, 0), _extent(payload))
+        expanded += math.prod(payload.shape) * BYTES[payload.dtype]
+    for entry, size in needed.items():
+        if archive.size(entry) != size:
+            raise Rejected(
+                "payload_size",
+                f"The entry {show(entry)} holds {archive.size(entry)} bytes where its tensors take {size}.",
+                hint="Clone tensors that are slices of larger ones before exporting.",
+            )
+    if expanded > sum(needed.values()) + MAX_EXPANDED_BYTES:
+        raise Rejected("payload_size", f"The stored tensors would unfold to {expanded} bytes.")
+
+
+def _extent(payload: Payload) -> int:
+    """How many bytes of its entry a tensor reaches."""
+    if 0 in payload.shape:
+        return 0
+    last = sum((length - 1) * stride for length, stride in zip(payload.shape, payload.strides, strict=True))
+    return (payload.offset + last + 1) * BYTES[payload.dtype]
+
+
+def _program(document: dict[str, Any], payloads: dict[str, dict[str, Payload]]) -> Program:
+    if field(field(document, "schema_version", dict), "major", int) != SCHEMA:
+        raise _outdated()
+    module = field(document, "graph_module", dict)
+    graph = field(module, "graph", dict)
+    ranges = field(document, "range_constraints", dict)
+    inputs: list[ProgramInput] = []
+    states: list[State] = []
+    for spec in field(field(module, "signature", dict), "input_specs", list):
+        kind, value = union(spec)
+        if kind == "user_input":
+            inputs.append(_input(value, field(graph, "tensor_values", dict), ranges))
+        elif kind in ("parameter", "buffer", "tensor_constant"):
+            states.append(_state(kind, value, payloads))
+        elif kind != "constant_input":  # an argument that was None or a number when the model was exported
+            raise Rejected("unsupported_input", f"The model takes an input of the kind {show(kind)}.")
+    if not inputs:
+        raise Rejected("unsupported_input", "The model takes no tensor.")
+    known: set[str] = set()
+    calls.claim([spec.name for spec in inputs] + [state.name for state in states], known)
+    return Program(
+        inputs=tuple(inputs),
+        states=tuple(states),
+        calls=calls.parse(field(graph, "nodes", list), known),
+        outputs=_outputs(field(field(module, "signature", dict), "output_specs", list), known),
+    )
+
+
+def _state(kind: str, value: object, payloads: dict[str, dict[str, Payload]]) -> State:
+    path = _attribute_path(field(value, f"{kind}_name", str))
+    persistent = kind == "parameter" or (kind == "buffer" and field(value, "persistent", bool))
+    folder = payloads["data/weights" if persistent else "data/constants"]
+    # A buffer that is not persistent may still be listed with the weights where it shares their storage.
+    payload = folder.get(path) or payloads["data/weights"].get(path)
+    if payload is None:
+        raise malformed(f"there is no payload for {show(path)}")
+    kinds: dict[str, Literal["parameter", "buffer", "constant"]] = {
+        "parameter": "parameter",
+        "buffer": "buffer",
+        "tensor_constant": "constant",
+    }
+    return State(_argument_name(value), path, kinds[kind], persistent, payload)
+
+
+def _attribute_path(path: str) -> str:
+    """A dotted path of identifiers and indices, such as `layers.3.weight`."""
+    if len(path) > 1000:
+        raise Rejected("hostile_name", f"{show(path)} is too long for the name of a tensor.")
+    for part in path.split("."):
+        if not (part.isascii() and part.isdigit()):
+            calls.identifier(part, "a part of a tensor's name")
+        if part.startswith("__"):
+            raise Rejected("hostile_name", f"{show(path)} is not accepted as the name of a tensor.")
+    return path
+
+
+def _argument_name(value: object) -> str:
+    return calls.identifier(field(field(value, "arg", dict), "name", str), "the name of a value")
+
+
+def _input(value: object, tensors: dict[str, Any], ranges: dict[str, Any]) -> ProgramInput:
+    kind, argument = union(field(value, "arg", dict))
+    if kind != "as_tensor":
+        raise Rejected(
+            "unsupported_input",
+            "The model takes an input that is not a tensor.",
+            hint="Give numbers and flags their values before exporting.",
+        )
+    name = calls.identifier(field(argument, "name", str), "the name of an input")
+    if name in _RESERVED:
+        raise Rejected("hostile_name", f"{show(name)} is not accepted as the name of an input.")
+    meta = field(tensors, name, dict)
+    _check_placement(meta, name)
+    spec = ProgramInput(
+        name,
+        dtype(field(meta, "dtype", int)),
+        tuple(_axis(item, ranges, name) for item in field(meta, "sizes", list)),
+    )
+    _check_example(spec)
+    return spec
+
+
+def _axis(item: object, ranges: dict[str, Any], name: str) -> int | Axis:
+    kind, value = union(item)
+    if kind != "as_expr":
+        return _length(item)
+    symbol = _SYMBOL.fullmatch(field(value, "expr_str", str)[:200])
+    if symbol is None:
+        raise Rejected(
+            "unsupported_dimension",
+            f"The input {show(name)} has an axis whose length depends on that of another axis.",
+            hint="Export it with independent torch.export.Dim axes.",
+        )
+    text = symbol[1] or symbol[4]
+    bounds = field(ranges, text, dict)
+    minimum, maximum = _bound(bounds, "min_val"), _bound(bounds, "max_val")
+    axis = Axis(text, max(1, minimum or 1), maximum)
+    if axis.minimum >= MAX_LENGTH or (maximum is not None and maximum < axis.minimum):
+        raise malformed(f"the axis {text} cannot have any length")
+    return axis
+
+
+def _bound(bounds: dict[str, Any], key: str) -> int | None:
+    """A bound; None where it is absent or so large that it means no bound."""
+    value = bounds.get(key)
+    if value is None:
+        return None
+    bound = expect(value, int, f"the field {key!r}")
+    return bound if abs(bound) < 1 << 62 else None
+
+
+def _check_example(spec: ProgramInput) -> None:
+    """The trace allocates example inputs, with short variable axes: they must not be huge."""
+    lengths = (axis if isinstance(axis, int) else max(axis.minimum, 32) for axis in spec.shape)
+    if math.prod(lengths) * BYTES[spec.dtype] > MAX_EXPANDED_BYTES:
+        raise Rejected("input_too_large", f"The input {show(spec.name)} is too large for any example of it.")
+
+
+def _outputs(specs: list[Any], known: set[str]) -> tuple[str, ...]:
+    outputs = []
+    for spec in specs:
+        kind, value = union(spec)
+        if kind != "user_output":
+            raise calls.mutates(kind)
+        tag, argument = union(field(value, "arg", dict))
+        if tag == "as_none":
+            continue
+        if tag != "as_tensor":
+            raise Rejected("unsupported_output", "The model returns something that is not a tensor.")
+        outputs.append(calls.known_name(argument, known))
+    if not outputs:
+        raise Rejected("unsupported_output", "The model returns no tensor.")
+    return tuple(outputs)
