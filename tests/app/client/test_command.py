@@ -1,0 +1,100 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from app.client.command import compress
+from app.comparison import MINUS
+from app.keys.service import BOOTSTRAP_FILE
+from app.settings import get_settings
+from tests.app.client.service import KEY, WEIGHTS, Service, problem
+
+STATES: list[dict[str, Any]] = [
+    {"status": "running", "stage": "decompose", "progress": {"fraction": 0.4, "eta_seconds": 75}},
+    {"status": "succeeded", "stage": "package", "progress": {"fraction": 1.0}},
+]
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("model.pt2", "train.npz", "test.npz"):
+        (tmp_path / name).write_bytes(name.encode())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    return tmp_path
+
+
+def run(service: Service, *arguments: str, key: str | None = KEY) -> Result:
+    cli = typer.Typer()
+    cli.command()(compress)
+    environment = {"RANKFOLD_URL": service.url, "RANKFOLD_KEY": key}
+    return CliRunner().invoke(cli, ["model.pt2", *arguments], env=environment)
+
+
+def test_before_and_after_are_printed_and_the_artifacts_fetched(service: Service, files: Path) -> None:
+    service.states = list(STATES)
+    result = run(service, "--train", "train.npz", "--test", "test.npz", "--epochs", "2", "-o", "small")
+    assert result.exit_code == 0, result.output
+    assert (files / "small" / "model.pt2").read_bytes() == WEIGHTS
+    for words in (
+        "659 k",
+        "300 k",
+        f"{MINUS}54.5 %",
+        "36.4 M",
+        "91.3 % [90.0, 92.5]",
+        f"{MINUS}11.30 points",
+        "trade off",
+    ):
+        assert words in result.output
+    assert "decompose" in result.output
+    assert "layers.3.conv2" not in result.output
+    (job,) = service.jobs.values()
+    assert job["finetune"] == {"epochs": 2}
+    assert job["target"] == {"of": "macs", "keep": [0.5]}
+    assert [service.uploads[job["data"][role]]["name"] for role in ("train", "test")] == [
+        "train.npz",
+        "test.npz",
+    ]
+
+
+def test_layers_are_printed_on_request(service: Service, files: Path) -> None:
+    service.states = list(STATES)
+    result = run(service, "--layers")
+    assert "layers.3.conv2" in result.output
+    assert "0.200 → 0.100 ms" in result.output
+
+
+def test_a_wrong_option_is_told_before_anything_is_uploaded(service: Service, files: Path) -> None:
+    result = run(service, "--keep", "2")
+    assert result.exit_code == 1
+    assert "target.keep" in result.output
+    assert service.uploads == {}
+
+
+def test_a_failed_job_ends_with_its_problem_and_status_one(service: Service, files: Path) -> None:
+    told = problem("nothing_to_compress", "No layer can be made smaller.", 422, hint="Keep more.")[1]
+    service.states = [{"status": "failed", "problem": told}]
+    result = run(service)
+    assert result.exit_code == 1
+    assert "No layer can be made smaller." in result.output
+    assert "Keep more." in result.output
+
+
+def test_warnings_are_printed(service: Service, files: Path) -> None:
+    notice = {"code": "kept_dense", "detail": "A depthwise convolution stays dense.", "layer": "a.b"}
+    service.states = [{**STATES[-1], "warnings": [notice]}]
+    assert "A depthwise convolution stays dense." in run(service).output
+
+
+def test_the_key_of_the_data_folder_is_taken_where_none_is_given(
+    service: Service, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANKFOLD_DATA_DIR", str(files))
+    get_settings.cache_clear()
+    service.states = list(STATES)
+    assert "rankfold keys" in run(service, key=None).output
+    (files / BOOTSTRAP_FILE).write_text(KEY + "\n")
+    assert run(service, key=None).exit_code == 0
+    get_settings.cache_clear()
