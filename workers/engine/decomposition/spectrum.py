@@ -25,7 +25,8 @@ def singular_energies(W: Tensor) -> Tensor:
     """Squared singular values of a matrix (m, n), largest first: shape (min(m, n),), float64."""
     W = W.double()
     gram = W @ W.T if W.shape[0] <= W.shape[1] else W.T @ W
-    return torch.linalg.eigvalsh(gram).flip(0).clamp_min(0.0)
+    energies: Tensor = torch.linalg.eigvalsh(gram)
+    return energies.flip(0).clamp_min(0.0)
 
 
 def relative_tails(energies: Tensor) -> Tensor:

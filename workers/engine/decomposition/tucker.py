@@ -69,14 +69,14 @@ def tucker2(W: Tensor, ranks: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _can_improve(W: Tensor, ranks: tuple[int, int]) -> bool:
-    """Whether a sweep has anything to find: not at full rank, nor where one rank exceeds what the other feeds."""
+    """Whether a sweep has anything to find: not at full rank, nor where one rank outruns the other."""
     taps = W[0, 0].numel()
     feasible = ranks[0] <= ranks[1] * taps and ranks[1] <= ranks[0] * taps
     return feasible and tuple(ranks) != tuple(W.shape[:2])
 
 
 def _hooi(W: Tensor, core: Tensor, factors: list[Tensor]) -> list[Tensor]:
-    """Alternate between the factors a few times; keep the start where that gives no numbers (a zero kernel)."""
+    """Alternate between the factors a few times; keep the start where that gives no numbers."""
     with tensorly.backend_context("pytorch", local_threadsafe=True):
         (_, improved), _ = partial_tucker(
             W,

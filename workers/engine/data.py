@@ -1,0 +1,113 @@
+"""Examples: the rows of a data set, batched, shuffled and split."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from workers.engine.errors import EngineError
+from workers.engine.graph.network import Input
+
+Batch = tuple[tuple[Tensor, ...], Tensor | None]
+_LEAST_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows for a network: one array per input in the network's order, and the targets where there are any."""
+
+    inputs: tuple[NDArray[np.generic], ...]
+    target: NDArray[np.generic] | None
+    dtypes: tuple[torch.dtype, ...]
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[np.generic]], inputs: tuple[Input, ...]) -> "Examples":
+        """Order arrays by the network's inputs; a single input takes the one array of any name.
+
+        Raises:
+            EngineError: `input_missing`, naming it.
+        """
+        named = {name: array for name, array in arrays.items() if name != "target"}
+        if len(inputs) == len(named) == 1:
+            named = {inputs[0].name: next(iter(named.values()))}
+        missing = [spec.name for spec in inputs if spec.name not in named]
+        if missing:
+            raise EngineError("input_missing", f"the data set has no array {missing[0]!r}", field="data")
+        return cls(
+            inputs=tuple(named[spec.name] for spec in inputs),
+            target=arrays.get("target"),
+            dtypes=tuple(spec.dtype for spec in inputs),
+        )
+
+    def __len__(self) -> int:
+        return len(self.inputs[0])
+
+    def take(self, rows: NDArray[np.int64]) -> "Examples":
+        """The given rows, copied."""
+        target = None if self.target is None else self.target[rows]
+        return Examples(tuple(array[rows] for array in self.inputs), target, self.dtypes)
+
+    def batches(
+        self, size: int, *, rows: NDArray[np.int64] | None = None, device: str = "cpu", whole: bool = False
+    ) -> Iterator[Batch]:
+        """Batches of `size` rows, in order or in the order of `rows`; `whole` drops a last, smaller one."""
+        order = np.arange(len(self)) if rows is None else rows
+        end = len(order) - len(order) % size if whole else len(order)
+        for start in range(0, end, size):
+            yield self._batch(order[start : min(start + size, end)], device)
+
+    def _batch(self, rows: NDArray[np.int64], device: str) -> Batch:
+        inputs = tuple(
+            torch.as_tensor(np.array(array[rows])).to(device=device, dtype=dtype)
+            for array, dtype in zip(self.inputs, self.dtypes, strict=True)
+        )
+        target = None if self.target is None else torch.as_tensor(np.array(self.target[rows])).to(device)
+        return inputs, target
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Disjoint rows: `fit` trains, `calibration` re-estimates statistics, `selection` judges while training,
+    `test` is touched once, at the end. Empty splits are None."""
+
+    fit: Examples | None = None
+    calibration: Examples | None = None
+    selection: Examples | None = None
+    test: Examples | None = None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows per split."""
+        named = {
+            "fit": self.fit,
+            "calibration": self.calibration,
+            "selection": self.selection,
+            "test": self.test,
+        }
+        return {name: len(examples) for name, examples in named.items() if examples is not None}
+
+
+def split(train: Examples | None, test: Examples | None, seed: int) -> Splits:
+    """Train rows become 80 % fitting, 10 % calibration, 10 % selection; without test rows a fifth is first
+    set aside for them.
+
+    Raises:
+        EngineError: `dataset_too_small`.
+    """
+    if train is None:
+        return Splits(test=test)
+    if len(train) < _LEAST_ROWS:
+        raise EngineError(
+            "dataset_too_small",
+            f"{len(train)} rows cannot be split; {_LEAST_ROWS} are the least",
+            field="data.train",
+        )
+    order = np.random.default_rng(seed).permutation(len(train))
+    if test is None:
+        aside, order = np.split(order, [len(order) // 5])
+        test = train.take(aside)
+    fit, calibration, selection = np.split(order, [int(0.8 * len(order)), int(0.9 * len(order))])
+    return Splits(train.take(fit), train.take(calibration), train.take(selection), test)

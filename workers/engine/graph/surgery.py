@@ -1,0 +1,99 @@
+"""Editing an ATen graph in place: read arguments, register tensors, replace nodes, drop what is unused."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.fx import GraphModule, Node
+
+
+def arguments(node: Node) -> dict[str, Any]:
+    """An operator call's arguments by their schema names, defaults filled in."""
+    schema = node.target._schema.arguments  # type: ignore[union-attr]
+    values = dict(zip((argument.name for argument in schema), node.args, strict=False))
+    return {a.name: values.get(a.name, node.kwargs.get(a.name, a.default_value)) for a in schema}
+
+
+def tensor_of(module: GraphModule, node: Node) -> Tensor:
+    """The parameter, buffer or constant that a `get_attr` node reads."""
+    value: Any = module
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{node.target} is not a tensor")
+    return value
+
+
+def is_weight(module: GraphModule, node: Any) -> bool:
+    """Whether a graph argument reads a floating-point parameter."""
+    if not (isinstance(node, Node) and node.op == "get_attr"):
+        return False
+    tensor = tensor_of(module, node)
+    return isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
+
+
+def register(module: GraphModule, path: str, tensor: Tensor) -> Node:
+    """Store `tensor` (copied) as a trainable parameter under a dotted path; return a node that reads it.
+
+    Must be called inside `graph.inserting_before`.
+    """
+    *folders, leaf = path.split(".")
+    owner: nn.Module = module
+    for folder in folders:
+        if not hasattr(owner, folder):
+            owner.add_module(folder, nn.Module())
+        owner = getattr(owner, folder)
+    owner.register_parameter(leaf, nn.Parameter(tensor.detach().clone().contiguous()))
+    return module.graph.get_attr(path)
+
+
+def call(module: GraphModule, target: OpOverload, *args: Any) -> Node:
+    """Insert an operator call."""
+    return module.graph.call_function(target, args)
+
+
+def recall(module: GraphModule, node: Node, **changed: Any) -> Node:
+    """Insert a call like `node` with some arguments changed."""
+    return call(module, node.target, *{**arguments(node), **changed}.values())  # type: ignore[arg-type]
+
+
+def replace(module: GraphModule, node: Node, build: Callable[[], Node]) -> None:
+    """Put the nodes that `build` inserts in the place of `node`."""
+    with module.graph.inserting_before(node):
+        new = build()
+    node.replace_all_uses_with(new)
+    module.graph.erase_node(node)
+
+
+def prune(module: GraphModule) -> None:
+    """Drop dead nodes and the tensors that no node reads any more, then recompile."""
+    module.graph.eliminate_dead_code()
+    module.graph.lint()
+    used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    stored = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    for path, _ in stored:
+        if path not in used:
+            owner, _, leaf = path.rpartition(".")
+            delattr(module.get_submodule(owner), leaf)
+    module.recompile()
+
+
+_TRAINING_ARGUMENT = {
+    torch.ops.aten.batch_norm.default: 5,
+    torch.ops.aten.dropout.default: 2,
+    torch.ops.aten.lstm.input: 6,
+    torch.ops.aten.gru.input: 6,
+    torch.ops.aten.rnn_tanh.input: 6,
+    torch.ops.aten.rnn_relu.input: 6,
+}
+
+
+def set_training(module: GraphModule, training: bool) -> None:
+    """Flip the operators that behave differently in training; `GraphModule.train()` cannot."""
+    for node in module.graph.nodes:
+        position = _TRAINING_ARGUMENT.get(node.target)
+        if position is not None:
+            node.update_arg(position, training)
+    module.recompile()
