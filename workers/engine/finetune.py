@@ -52,8 +52,8 @@ def finetune(
 ) -> list[Point]:
     """Train `student` in place on `examples`; return the curve.
 
-    The order of the rows depends on the seed alone, so the control that trains beside a candidate sees the same
-    batches. `judge` gives the metric after each epoch, `advance` hears of every step (done, of).
+    The order of the rows depends on the seed alone, so the control that trains beside a candidate sees the
+    same batches. `judge` gives the metric after each epoch, `advance` hears of every step (done, of).
 
     Raises:
         EngineError: `training_diverged` when the loss stops being a number.
@@ -96,7 +96,7 @@ def _step(value: torch.Tensor, student: Network, optimizer: torch.optim.Optimize
             field="finetune.learning_rate",
         )
     optimizer.zero_grad()
-    value.backward()
+    value.backward()  # type: ignore[no-untyped-call]  # torch's own gap
     torch.nn.utils.clip_grad_norm_(student.module.parameters(), _GRADIENT_NORM)
     optimizer.step()
 

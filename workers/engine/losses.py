@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 -- the field's name
+from torch.nn import functional as F
 
 from workers.engine.graph.outputs import OutputKind
 

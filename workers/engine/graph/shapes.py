@@ -24,9 +24,10 @@ class _Recorder(Interpreter):
         return value
 
 
-def shapes(network: Network, length: int = 1) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor-valued node, by node name, with variable axes at `length` (batch 1)."""
+def shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor-valued node for batch 1, by node name."""
     recorder = _Recorder(network)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        recorder.run(*(torch.empty(spec.size(length), dtype=spec.dtype) for spec in network.inputs))
+        sizes = zip(network.inputs, network.sizes(), strict=True)
+        recorder.run(*(torch.empty(size, dtype=spec.dtype) for spec, size in sizes))
     return recorder.shapes

@@ -43,7 +43,7 @@ class Site:
         return path.removesuffix(".weight") if path.endswith(".weight") else path
 
     @property
-    def W(self) -> Tensor:
+    def W(self) -> Tensor:  # noqa: N802 -- the matrix keeps its name
         """The weight, detached, not copied."""
         return surgery.tensor_of(self.module, self.weight).detach()
 
@@ -88,7 +88,7 @@ class Layer(ABC):
 
     @property
     def worthwhile(self) -> bool:
-        """Whether a decomposition is known to pay in time; smaller layers are taken only when they must be."""
+        """Whether a decomposition is known to pay in time; other layers are taken only when they must be."""
         return True
 
     @property

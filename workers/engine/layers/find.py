@@ -32,9 +32,14 @@ _WEIGHT_ARGUMENT = {
     aten.conv_transpose1d.default: ("weight", "bias", "conv_transpose1d"),
     aten.conv_transpose2d.input: ("weight", "bias", "conv_transpose2d"),
     aten.conv_transpose3d.input: ("weight", "bias", "conv_transpose3d"),
-    **{target: ("weight", "bias", "conv") for target in _CONVOLUTIONS},
+    **dict.fromkeys(_CONVOLUTIONS, ("weight", "bias", "conv")),
 }
-_RECURRENT = {aten.lstm.input: "lstm", aten.gru.input: "gru", aten.rnn_tanh.input: "rnn", aten.rnn_relu.input: "rnn"}
+_RECURRENT = {
+    aten.lstm.input: "lstm",
+    aten.gru.input: "gru",
+    aten.rnn_tanh.input: "rnn",
+    aten.rnn_relu.input: "rnn",
+}
 
 
 def find(network: Network) -> list[Layer]:

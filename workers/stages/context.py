@@ -1,0 +1,162 @@
+"""What every stage works with: the order, the folders, the inputs read once, and the way to report."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import TypeAdapter
+
+from app.contract.base import Contract
+from app.contract.problem import Notice
+from app.contract.spec import Device, JobSpec, Task
+from app.contract.status import Stage
+from workers.engine.data import Examples, Splits, split
+from workers.engine.errors import EngineError
+from workers.engine.formats import arrays, pt2
+from workers.engine.graph.network import Network
+from workers.messages import Advanced, Message, Noticed, Order, StageFinished, StageStarted
+
+# How much of a job's time each stage is expected to take: what progress is made of.
+_SHARES = {
+    Stage.INSPECT: 0.02,
+    Stage.PLAN: 0.03,
+    Stage.DECOMPOSE: 0.10,
+    Stage.FINETUNE: 0.60,
+    Stage.MEASURE: 0.20,
+    Stage.PACKAGE: 0.05,
+}
+_ETA_AFTER_SECONDS = 3.0
+_NOTICES = "notices.jsonl"
+
+T = TypeVar("T")
+
+
+class Context:
+    """One attempt at one job. Stages read the inputs and earlier stages' folders, and write their own."""
+
+    def __init__(self, order: Order, workspace: Path, emit: Callable[[Message], None]) -> None:
+        self.order = order
+        self.workspace = workspace
+        self.emit = emit
+        self._stage = Stage.INSPECT
+        self._began = self._stage_began = time.monotonic()
+        self._began_at = sum(_SHARES[stage] for stage in order.done)
+
+    @property
+    def spec(self) -> JobSpec:
+        """What the user asked for."""
+        if self.order.spec is None:
+            raise ValueError("an inspection has no specification")
+        return self.order.spec
+
+    @cached_property
+    def device(self) -> str:
+        """Where to compute: a GPU where the user did not refuse it and this machine has one."""
+        wanted = self.spec.device
+        if wanted is Device.CUDA and not torch.cuda.is_available():
+            raise EngineError(
+                "no_gpu", "this worker has no GPU", hint="submit with device auto or cpu", field="device"
+            )
+        return "cuda" if wanted is not Device.CPU and torch.cuda.is_available() else "cpu"
+
+    @cached_property
+    def original(self) -> Network:
+        """The user's network. Shared by the stages of this attempt: never edited."""
+        return pt2.read(self.input("model"))
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The user's data, split the same way in every attempt."""
+        return split(self._examples("train"), self._examples("test"), self.spec.seed)
+
+    @cached_property
+    def task(self) -> Task:
+        """The task that the metric belongs to; without targets there is none."""
+        return self.spec.task or Task.NONE
+
+    def input(self, role: str) -> Path:
+        """An uploaded file."""
+        return self.workspace / "inputs" / role
+
+    def folder(self, stage: Stage) -> Path:
+        """A stage's folder: its checkpoint."""
+        folder = self.workspace / "stages" / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def artifacts(self) -> Path:
+        """What the user will download."""
+        folder = self.workspace / "artifacts"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def start(self, stage: Stage) -> None:
+        """Begin a stage: its clock, and its folder, empty of what a lost attempt may have left."""
+        self._stage, self._stage_began = stage, time.monotonic()
+        shutil.rmtree(self.folder(stage))
+        self.emit(StageStarted(stage=stage))
+
+    def finish(self, stage: Stage) -> None:
+        """End a stage: from here on its folder is a checkpoint."""
+        (self.folder(stage) / "seconds").write_text(f"{self.stage_seconds:.3f}")
+        self.advance(stage, 1.0)
+        self.emit(StageFinished(stage=stage))
+
+    @property
+    def stage_seconds(self) -> float:
+        """Wall-clock seconds since the current stage began."""
+        return time.monotonic() - self._stage_began
+
+    def notice(self, code: str, detail: str, layer: str | None = None) -> None:
+        """Tell the user something that does not stop the job; kept with the job, and in its report."""
+        said = Notice(code=code, detail=detail, layer=layer)
+        with (self.folder(self._stage) / _NOTICES).open("a") as file:
+            file.write(said.model_dump_json() + "\n")
+        self.emit(Noticed(notice=said))
+
+    @property
+    def noticed(self) -> list[Notice]:
+        """Every notice of this job so far, earlier attempts' stages included."""
+        files = [self.folder(stage) / _NOTICES for stage in Stage]
+        lines = [line for file in files if file.exists() for line in file.read_text().splitlines()]
+        return [Notice.model_validate_json(line) for line in lines]
+
+    def advance(self, stage: Stage, fraction: float) -> None:
+        """Report that `fraction` of a stage is done."""
+        order = list(_SHARES)
+        before = sum(_SHARES[earlier] for earlier in order[: order.index(stage)])
+        overall = min(1.0, before + _SHARES[stage] * fraction)
+        self.emit(Advanced(fraction=overall, eta_seconds=self._eta(overall)))
+
+    def _eta(self, overall: float) -> float | None:
+        elapsed, gained = time.monotonic() - self._began, overall - self._began_at
+        if elapsed < _ETA_AFTER_SECONDS or gained <= 0:
+            return None
+        return round(elapsed * (1.0 - overall) / gained, 1)
+
+    def _examples(self, role: str) -> Examples | None:
+        if role not in self.order.formats:
+            return None
+        stored = arrays.read(self.input(role), self.order.formats[role])
+        return Examples.of(stored, self.original.inputs)
+
+
+def save(path: Path, value: Contract | Sequence[Contract]) -> None:
+    """Write contract models as JSON; a number that is none becomes null."""
+    values: Any = (
+        [item.model_dump(mode="json") for item in value]
+        if isinstance(value, Sequence)
+        else value.model_dump(mode="json")
+    )
+    path.write_text(json.dumps(values, allow_nan=False))
+
+
+def load(path: Path, kind: type[T]) -> T:
+    """Read what `save` wrote."""
+    return TypeAdapter(kind).validate_json(path.read_bytes())

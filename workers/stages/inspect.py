@@ -1,0 +1,98 @@
+"""Looking at what was uploaded: the signature, the layers and their cost; the arrays of a data set."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from app.contract.status import Stage
+from app.contract.summary import ArrayInfo, DatasetSummary, LayerInfo, ModelSummary
+from workers.engine.errors import EngineError
+from workers.engine.formats import arrays, pt2
+from workers.engine.graph.network import Input, Network
+from workers.engine.layers.base import Layer
+from workers.engine.layers.find import find
+from workers.engine.measure import cost
+from workers.stages.context import Context, save
+
+
+def run(context: Context) -> None:
+    """The job's first stage: the model as this job sees it."""
+    summary = describe(context.original)
+    for spec in context.original.inputs:
+        if not any(node.users for node in context.original.module.graph.nodes if node.name == spec.name):
+            context.notice("unused_input", f"the network never uses its input {spec.name!r}")
+    save(context.folder(Stage.INSPECT) / "summary.json", summary)
+
+
+def model(path: Path) -> ModelSummary:
+    """An uploaded model's summary; raises `Rejected`."""
+    return describe(pt2.read(path))
+
+
+def dataset(path: Path, stored_as: str) -> DatasetSummary:
+    """An uploaded data set's summary; raises `Rejected`."""
+    facts = arrays.inspect(path, stored_as)
+    infos = [
+        ArrayInfo(
+            name=array.name,
+            dtype=array.dtype,
+            shape=list(array.shape),
+            minimum=array.minimum,
+            maximum=array.maximum,
+        )
+        for array in facts.arrays
+    ]
+    return DatasetSummary(rows=facts.rows, arrays=infos)
+
+
+def describe(network: Network) -> ModelSummary:
+    """A network's signature, layers and cost."""
+    counted = cost.count(network)
+    return ModelSummary(
+        inputs=[_input(spec) for spec in network.inputs],
+        outputs=_outputs(network),
+        parameters=counted.parameters,
+        macs=counted.macs,
+        layers=[_layer(layer) for layer in find(network)],
+    )
+
+
+def _layer(layer: Layer) -> LayerInfo:
+    ranks = {layer.method: list(layer.max_rank)} if layer.method and layer.max_rank else {}
+    return LayerInfo(
+        name=layer.name,
+        kind=layer.kind,
+        shape=list(layer.site.W.shape),
+        groups=layer.groups,
+        parameters=layer.parameters,
+        macs=layer.macs,
+        methods=list(ranks),
+        max_rank=ranks,
+        reason=layer.reason,
+    )
+
+
+def _input(spec: Input) -> ArrayInfo:
+    shape = [axis if isinstance(axis, int) else axis.symbol for axis in spec.shape]
+    return ArrayInfo(name=spec.name, dtype=dtype_name(spec.dtype), shape=shape)
+
+
+def _outputs(network: Network) -> list[ArrayInfo]:
+    """Names and shapes of the outputs; an axis that follows a variable axis of the input has its symbol."""
+    results: Any = network.module.graph.output_node().args[0]
+    nodes = results if isinstance(results, tuple | list) else [results]
+    found = []
+    for node in nodes:
+        value = node.meta.get("val")
+        if not isinstance(value, Tensor):
+            raise EngineError("unknown_output", f"the output {node.name!r} is not a tensor")
+        shape = [int(axis) if isinstance(axis, int) else str(axis) for axis in value.shape]
+        found.append(ArrayInfo(name=node.name, dtype=dtype_name(value.dtype), shape=shape))
+    return found
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`float32`, as numpy writes it."""
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,179 @@
+"""Measuring the original, the control and every candidate: the one stage that touches the test rows."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from app.contract.base import Contract
+from app.contract.plan import Plan
+from app.contract.report import Control, Fidelity, Latency, Measured, Metric
+from app.contract.status import Stage
+from workers.engine import clean_process
+from workers.engine.data import Examples
+from workers.engine.errors import EngineError
+from workers.engine.formats import onnx, pt2
+from workers.engine.graph.network import Network
+from workers.engine.graph.outputs import outputs_are
+from workers.engine.measure import cost, fidelity, latency, memory
+from workers.stages import finetune, judge
+from workers.stages.context import Context, load, save
+
+ORIGINAL = "original"
+_THREADS = 1  # latencies of one thread compare across machines and jobs
+_NOISE_ROWS = 64  # examples of noise where the user gave no data
+
+
+class CandidateMeasured(Contract):
+    """What this stage finds of one candidate."""
+
+    measured: Measured
+    metric_before_finetune: Metric | None
+    fidelity: Fidelity
+
+
+class Measurements(Contract):
+    """What this stage hands on."""
+
+    original: Measured
+    control: Control | None
+    candidates: list[CandidateMeasured]
+
+
+def run(context: Context) -> None:
+    """Export, time and evaluate; the files stay in the folder for packaging."""
+    folder = context.folder(Stage.MEASURE)
+    plans = load(context.folder(Stage.DECOMPOSE) / "plans.json", list[Plan])
+    names = [f"candidate-{index}" for index in range(len(plans))]
+    networks = {ORIGINAL: context.original, **{name: final(context, name) for name in names}}
+    for name, network in networks.items():
+        _export(context, network, folder / name)
+    context.advance(Stage.MEASURE, 0.3)
+    timed = _latencies(networks, folder)
+    context.advance(Stage.MEASURE, 0.6)
+    judged = _Judge(context)
+    measured = {
+        name: _measured(network, folder / name, timed[name], judged.metric(network))
+        for name, network in networks.items()
+    }
+    candidates = [
+        CandidateMeasured(
+            measured=measured[name],
+            metric_before_finetune=judged.before(name),
+            fidelity=judged.fidelity(networks[name]),
+        )
+        for name in names
+    ]
+    found = Measurements(original=measured[ORIGINAL], control=judged.control(), candidates=candidates)
+    save(folder / "measured.json", found)
+
+
+def final(context: Context, name: str) -> Network:
+    """A candidate as the user will get it: trained where there was training."""
+    return pt2.read(finetune.trained(context, name) or _decomposed(context, name))
+
+
+def _decomposed(context: Context, name: str) -> Path:
+    return context.folder(Stage.DECOMPOSE) / f"{name}.pt2"
+
+
+class _Judge:
+    """Evaluates networks on the test rows, or on noise where there are none."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._examples = context.splits.test or noise(context)
+        self._kind = outputs_are(context.original)
+        self._original = judge.outputs(context.original, self._examples)
+
+    def metric(self, network: Network) -> Metric | None:
+        """The task's metric; the original's outputs are not computed twice."""
+        return judge.metric(self._outputs(network), self._examples, self._context.task, self._kind)
+
+    def before(self, name: str) -> Metric | None:
+        """The metric of a candidate before it was trained; None where it never was."""
+        if finetune.trained(self._context, name) is None:
+            return None
+        return self.metric(pt2.read(_decomposed(self._context, name)))
+
+    def control(self) -> Control | None:
+        """The metric of the original, trained like the candidates."""
+        path = finetune.trained(self._context, finetune.CONTROL)
+        found = self.metric(pt2.read(path)) if path else None
+        return Control(metric=found) if found else None
+
+    def fidelity(self, network: Network) -> Fidelity:
+        """How close a candidate's outputs are to the original's."""
+        return Fidelity(**asdict(fidelity.compare(self._original, self._outputs(network))))
+
+    def _outputs(self, network: Network) -> Tensor:
+        if network is self._context.original:
+            return self._original
+        return judge.outputs(network, self._examples)
+
+
+def noise(context: Context) -> Examples:
+    """Normal noise (zeros for integer inputs) in place of data that the user did not give."""
+    inputs = context.original.inputs
+    torch.manual_seed(context.spec.seed)
+    shapes = context.original.sizes(_NOISE_ROWS)
+    arrays = [np.random.default_rng(context.spec.seed).standard_normal(shape) for shape in shapes]
+    floating = [spec.dtype.is_floating_point for spec in inputs]
+    values = [array if real else np.zeros_like(array) for array, real in zip(arrays, floating, strict=True)]
+    return Examples(tuple(values), None, tuple(spec.dtype for spec in inputs))
+
+
+def _export(context: Context, network: Network, stem: Path) -> None:
+    """Both formats, whatever the user asked for: the latencies need them. A model that has no ONNX has none."""
+    pt2.write(network, stem.with_suffix(".pt2"))
+    try:
+        onnx.write(network, stem.with_suffix(".onnx"))
+    except EngineError as error:
+        stem.with_suffix(".onnx").unlink(missing_ok=True)
+        context.notice(error.code, error.detail)
+
+
+def _latencies(networks: Mapping[str, Network], folder: Path) -> dict[str, dict[str, Latency]]:
+    """Milliseconds per network and runtime, original and candidates in turns."""
+    found: dict[str, dict[str, Latency]] = {name: {} for name in networks}
+    examples = next(iter(networks.values())).examples()
+    exported = {name: folder / f"{name}.onnx" for name in networks}
+    runtimes = {
+        "torch": {n: latency.torch_runner(network, examples, _THREADS) for n, network in networks.items()}
+    }
+    if all(path.exists() for path in exported.values()):
+        runtimes["onnxruntime"] = {
+            name: latency.onnx_runner(path, examples, _THREADS) for name, path in exported.items()
+        }
+    for runtime, runners in runtimes.items():
+        for name, timed in latency.interleave(runners).items():
+            found[name][runtime] = Latency(**asdict(timed))
+    return found
+
+
+def _measured(network: Network, stem: Path, timed: dict[str, Latency], metric: Metric | None) -> Measured:
+    counted = cost.count(network)
+    files = {suffix: stem.with_suffix(f".{suffix}") for suffix in ("pt2", "onnx")}
+    return Measured(
+        parameters=counted.parameters,
+        macs=counted.macs,
+        bytes={suffix: path.stat().st_size for suffix, path in files.items() if path.exists()},
+        latency=timed,
+        peak_memory_bytes=_peak_memory(network, files["onnx"]),
+        metric=metric,
+    )
+
+
+def _peak_memory(network: Network, exported: Path) -> int | None:
+    """Measured in ONNX Runtime; null, never a guess, where that cannot be."""
+    if not exported.exists():
+        return None
+    inputs = exported.with_name("one.npz")
+    np.savez(inputs, *(example.numpy() for example in network.examples()))
+    try:
+        return memory.peak_memory(exported, inputs, _THREADS)
+    except clean_process.ProcessFailed:
+        return None

@@ -1,0 +1,50 @@
+"""Packaging: the artifacts are opened again by stock tools in a clean process, then the report is written."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from app.contract.plan import Plan
+from app.contract.status import Stage
+from workers.engine.graph.network import Network
+from workers.engine.measure import reopen
+from workers.stages.context import Context, load, save
+from workers.stages.measure import final, noise
+from workers.stages.report import write_report
+
+_ROWS = 8
+
+
+def run(context: Context) -> None:
+    """Copy what the user asked for, prove that it opens and agrees, and report."""
+    plans = load(context.folder(Stage.DECOMPOSE) / "plans.json", list[Plan])
+    for index in range(len(plans)):
+        name = f"candidate-{index}"
+        inputs, expected = _expectation(context, final(context, name))
+        for suffix in sorted(set(context.spec.outputs)):
+            made = context.folder(Stage.MEASURE) / f"{name}.{suffix}"
+            if made.exists():
+                artifact = context.artifacts / made.name
+                shutil.copyfile(made, artifact)
+                reopen.agree(artifact, suffix.value, inputs, expected)
+        context.advance(Stage.PACKAGE, (index + 1) / len(plans))
+    report = write_report(context)
+    save(context.artifacts / "report.json", report)
+    save(context.workspace / "result.json", report)
+
+
+def _expectation(context: Context, network: Network) -> tuple[Path, Path]:
+    """Files with a few inputs, and what the network in memory makes of them."""
+    fixed = network.batch_symbol is None
+    rows = network.sizes()[0][0] if fixed else _ROWS
+    examples = context.splits.test or noise(context)
+    inputs, _ = next(examples.batches(rows))
+    with torch.inference_mode():
+        output = network(*inputs)
+    outputs = [output] if isinstance(output, torch.Tensor) else list(output)
+    folder = context.folder(Stage.PACKAGE)
+    np.savez(folder / "inputs.npz", *(tensor.numpy() for tensor in inputs))
+    np.savez(folder / "expected.npz", *(tensor.numpy() for tensor in outputs))
+    return folder / "inputs.npz", folder / "expected.npz"

@@ -1,0 +1,43 @@
+"""The way through a job: upload → inspect → plan → decompose → fine-tune → measure → package → report."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from app.contract.status import Stage
+from workers.messages import Message, Order, Succeeded
+from workers.stages import decompose, finetune, inspect, measure, package, plan
+from workers.stages.context import Context, save
+
+_STAGES: dict[Stage, Callable[[Context], None]] = {
+    Stage.INSPECT: inspect.run,
+    Stage.PLAN: plan.run,
+    Stage.DECOMPOSE: decompose.run,
+    Stage.FINETUNE: finetune.run,
+    Stage.MEASURE: measure.run,
+    Stage.PACKAGE: package.run,
+}
+
+
+def run(order: Order, workspace: Path, emit: Callable[[Message], None]) -> None:
+    """Do what `order` says in `workspace`, reporting through `emit`.
+
+    Stages in `order.done` are skipped: their folders are there. Ends with `Succeeded`, or raises: `EngineError`
+    is the user's to mend, anything else is ours.
+    """
+    if order.kind == "inspect_model":
+        save(workspace / "result.json", inspect.model(workspace / "inputs" / "upload"))
+    elif order.kind == "inspect_dataset":
+        upload = workspace / "inputs" / "upload"
+        save(workspace / "result.json", inspect.dataset(upload, order.formats["upload"]))
+    else:
+        _compress(Context(order, workspace, emit))
+    emit(Succeeded())
+
+
+def _compress(context: Context) -> None:
+    for stage, work in _STAGES.items():
+        if stage in context.order.done:
+            continue
+        context.start(stage)
+        work(context)
+        context.finish(stage)

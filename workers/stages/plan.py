@@ -1,0 +1,86 @@
+"""Deciding each layer's form: from the user's rules and budget to one plan per candidate."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from app.contract.plan import LayerPlan, Plan
+from app.contract.spec import BudgetRanks, FractionRanks, JobSpec, LayerRule, Method
+from app.contract.status import Stage
+from workers.engine.graph.network import Network
+from workers.engine.layers.base import Layer
+from workers.engine.layers.find import find
+from workers.engine.measure import cost
+from workers.engine.ranks.selection import Decision, Rules, by_budget, by_energy, by_fraction
+from workers.stages.context import Context, save
+
+
+def run(context: Context) -> None:
+    """Plan every candidate; say which layers stay dense and why."""
+    plans = plan(context.original, context.spec)
+    for layer in plans[0].layers:
+        if layer.method is Method.KEEP and layer.reason:
+            context.notice("kept_dense", f"{layer.name} stays dense: {layer.reason}", layer.name)
+    save(context.folder(Stage.PLAN) / "plans.json", plans)
+
+
+def plan(network: Network, spec: JobSpec) -> list[Plan]:
+    """One plan per `target.keep`, from one decomposition's spectra; raises `EngineError`."""
+    layers, total = find(network), cost.count(network)
+    rules = _rules(spec, layers)
+    in_currency = total.macs if spec.target.of == "macs" else total.parameters
+    return [_plan(keep, _decide(layers, rules, spec, keep, in_currency), total) for keep in spec.target.keeps]
+
+
+def _decide(layers: Sequence[Layer], rules: Rules, spec: JobSpec, keep: float, total: int) -> list[Decision]:
+    ranks = spec.ranks
+    if isinstance(ranks, BudgetRanks):
+        return by_budget(layers, rules, of=spec.target.of, keep=keep, total=total)
+    if isinstance(ranks, FractionRanks):
+        return by_fraction(layers, rules, of=spec.target.of, fraction=ranks.fraction or keep)
+    return by_energy(layers, rules, of=spec.target.of, energy=ranks.energy)
+
+
+def _rules(spec: JobSpec, layers: Sequence[Layer]) -> Rules:
+    matched = {layer.name: rule for layer in layers if (rule := _rule(spec.layers, layer.name))}
+    modes = {layer.name: len(layer.max_rank) for layer in layers}
+    return Rules(
+        methods=frozenset(str(method) for method in spec.methods),
+        kept=frozenset(name for name, rule in matched.items() if rule.method is Method.KEEP),
+        allowed=frozenset(name for name, rule in matched.items() if rule.method is not None),
+        fixed={
+            name: _ranks(rule.rank, modes[name]) for name, rule in matched.items() if rule.rank is not None
+        },
+    )
+
+
+def _rule(rules: Sequence[LayerRule], name: str) -> LayerRule | None:
+    return next((rule for rule in rules if fnmatchcase(name, rule.match)), None)
+
+
+def _ranks(rank: int | list[int], modes: int) -> tuple[int, ...]:
+    """One number serves every mode."""
+    ranks = [rank] if isinstance(rank, int) else rank
+    return tuple(ranks * modes if len(ranks) == 1 else ranks)
+
+
+def _plan(keep: float, decisions: Sequence[Decision], total: cost.Cost) -> Plan:
+    layers = [_layer(decision) for decision in decisions]
+    return Plan(
+        keep=keep,
+        parameters=total.parameters + sum(layer.parameters[1] - layer.parameters[0] for layer in layers),
+        macs=total.macs + sum(layer.macs[1] - layer.macs[0] for layer in layers),
+        layers=layers,
+    )
+
+
+def _layer(decision: Decision) -> LayerPlan:
+    layer, form = decision.layer, decision.form
+    return LayerPlan(
+        name=layer.name,
+        method=Method(form.method) if form else Method.KEEP,
+        rank=list(form.rank) if form else None,
+        parameters=(layer.parameters, form.parameters if form else layer.parameters),
+        macs=(layer.macs, form.macs if form else layer.macs),
+        weight_error=form.error**0.5 if form else 0.0,
+        reason=decision.reason,
+    )
