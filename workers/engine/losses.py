@@ -19,10 +19,11 @@ _FLOOR = 1e-8
 def make_loss(goal: Goal, kind: OutputKind, *, distill: bool) -> Loss:
     """A loss of (student output, teacher output, target).
 
-    `classes`: the outputs rank classes along their last axis; distillation is the divergence from the teacher at
-    temperature 2 (Hinton et al. 2015), averaged with the cross-entropy where there are targets. `values`: mean
-    squared error to the teacher and to the target, relative to their own power. `outputs`: the same, to the teacher
-    alone. Without targets every goal distils, whatever `distill` says: there is nothing else to learn from.
+    `classes`: the outputs rank classes along their last axis; distillation is the divergence from the teacher
+    at temperature 2 (Hinton et al. 2015), averaged with the cross-entropy where there are targets. `values`:
+    mean squared error to the teacher and to the target, relative to their own power. `outputs`: the same, to
+    the teacher alone. Without targets every goal distils, whatever `distill` says: there is nothing else to
+    learn from.
     """
     similar = _class_divergence(kind) if goal == "classes" else _relative_error
     correct = _cross_entropy(kind) if goal == "classes" else _relative_error

@@ -127,7 +127,7 @@ def noise(context: Context) -> Examples:
 
 
 def _export(context: Context, network: Network, stem: Path) -> None:
-    """Both formats, whatever the user asked for: the latencies need them. A model that has no ONNX has none."""
+    """Both formats, whatever the user asked for: latencies need them. Not every model has an ONNX form."""
     pt2.write(network, stem.with_suffix(".pt2"))
     try:
         onnx.write(network, stem.with_suffix(".onnx"))
@@ -141,9 +141,8 @@ def _latencies(networks: Mapping[str, Network], folder: Path) -> dict[str, dict[
     found: dict[str, dict[str, Latency]] = {name: {} for name in networks}
     examples = next(iter(networks.values())).examples()
     exported = {name: folder / f"{name}.onnx" for name in networks}
-    runtimes = {
-        "torch": {n: latency.torch_runner(network, examples, _THREADS) for n, network in networks.items()}
-    }
+    in_torch = {name: latency.torch_runner(net, examples, _THREADS) for name, net in networks.items()}
+    runtimes = {"torch": in_torch}
     if all(path.exists() for path in exported.values()):
         runtimes["onnxruntime"] = {
             name: latency.onnx_runner(path, examples, _THREADS) for name, path in exported.items()

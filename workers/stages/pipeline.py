@@ -21,8 +21,8 @@ _STAGES: dict[Stage, Callable[[Context], None]] = {
 def run(order: Order, workspace: Path, emit: Callable[[Message], None]) -> None:
     """Do what `order` says in `workspace`, reporting through `emit`.
 
-    Stages in `order.done` are skipped: their folders are there. Ends with `Succeeded`, or raises: `EngineError`
-    is the user's to mend, anything else is ours.
+    Stages in `order.done` are skipped: their folders are there. Ends with `Succeeded`, or raises:
+    `EngineError` is the user's to mend, anything else is ours.
     """
     if order.kind == "inspect_model":
         save(workspace / "result.json", inspect.model(workspace / "inputs" / "upload"))

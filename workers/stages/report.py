@@ -42,8 +42,8 @@ def write_report(context: Context) -> Report:
 def verdict(original: Measured, candidate: Measured) -> tuple[Verdict, str]:
     """Whether a candidate is worth having, and why.
 
-    Nothing that is neither smaller nor faster is worth it. Better means cheaper with the metric within the noise of
-    the test rows: half the width of the original's confidence interval.
+    Nothing that is neither smaller nor faster is worth it. Better means cheaper with the metric within the
+    noise of the test rows: half the width of the original's confidence interval.
     """
     smaller = candidate.parameters < original.parameters
     ratio = _speed_ratio(original, candidate)

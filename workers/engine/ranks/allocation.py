@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ def allocate(layers: Sequence[Sequence[Option]], budget: int) -> list[int]:
     """Minimise Σ loss subject to Σ cost ≤ budget, one option per layer (multiple-choice knapsack).
 
     Walks the lower convex hulls of all layers by steepest loss per cost, which is the Lagrangian optimum for
-    every budget on its way, then spends what is left on single upgrades. The loss exceeds the optimum by less than
-    one hull step of one layer.
+    every budget on its way, then spends what is left on single upgrades. The loss exceeds the optimum by less
+    than one hull step of one layer.
 
     Returns:
         the chosen index per layer.
@@ -73,9 +74,7 @@ def _slope(options: Sequence[Option], a: int, b: int) -> float:
 def _steps(layers: Sequence[Sequence[Option]], hulls: list[list[int]]) -> list[tuple[int, int]]:
     """Every (layer, next option) along the hulls, steepest first; convexity keeps a layer's own in order."""
     steps = [
-        (_slope(layers[layer], a, b), layer, b)
-        for layer, hull in enumerate(hulls)
-        for a, b in zip(hull, hull[1:], strict=False)
+        (_slope(layers[layer], a, b), layer, b) for layer, hull in enumerate(hulls) for a, b in pairwise(hull)
     ]
     return [(layer, index) for _, layer, index in sorted(steps)]
 

@@ -116,7 +116,7 @@ def _forms(layer: Layer) -> list[Form]:
 
 
 def _least_loss(free: Sequence[Layer], of: Currency, budget: int, tolerance: int) -> list[Form | None]:
-    """Narrow layers join only where the wide ones cannot meet the budget; finer ranks only where it is missed."""
+    """Narrow layers join only where the wide ones cannot do it; finer ranks only where the budget is missed."""
     failure: UnreachableBudgetError | None = None
     for step in _STEPS:
         for narrow in (False, True):
