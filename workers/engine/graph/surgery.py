@@ -56,7 +56,14 @@ def call(module: GraphModule, target: OpOverload, *args: Any) -> Node:
 
 def recall(module: GraphModule, node: Node, **changed: Any) -> Node:
     """Insert a call like `node` with some arguments changed."""
-    return call(module, node.target, *{**arguments(node), **changed}.values())  # type: ignore[arg-type]
+    values = {**arguments(node), **changed}
+    keywords = {a.name for a in node.target._schema.arguments if a.kwarg_only}  # type: ignore[union-attr]
+    positional = tuple(value for name, value in values.items() if name not in keywords)
+    return module.graph.call_function(
+        node.target,  # type: ignore[arg-type]  # an operator call's target is callable
+        positional,
+        {name: values[name] for name in keywords},
+    )
 
 
 def replace(module: GraphModule, node: Node, build: Callable[[], Node]) -> None:

@@ -39,13 +39,16 @@ class Site:
     @property
     def name(self) -> str:
         """The weight's path without its leaf: the module's name in the user's own network."""
-        path = str(self.weight.target)
-        return path.removesuffix(".weight") if path.endswith(".weight") else path
+        return str(self.weight.target).removesuffix(".weight")
 
     @property
     def W(self) -> Tensor:  # noqa: N802 -- the matrix keeps its name
         """The weight, detached, not copied."""
         return surgery.tensor_of(self.module, self.weight).detach()
+
+    def store(self, part: str, tensor: Tensor) -> Node:
+        """Register a factor beside the weight it replaces (`head.weight_left`); return a node that reads it."""
+        return surgery.register(self.module, f"{self.weight.target}_{part}", tensor)
 
     @property
     def bias_parameters(self) -> int:

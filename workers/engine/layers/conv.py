@@ -90,11 +90,8 @@ class KernelConvLayer(Layer):
         module, node = self.site.module, self.site.node
         ones = (1,) * (self.site.W.dim() - 2)
         plain = PLAIN_CONVOLUTION[len(ones)]
-        first = self._store("factor_in", factor_in.T.reshape(*factor_in.T.shape, *ones))
+        first = self.site.store("factor_in", factor_in.T.reshape(*factor_in.T.shape, *ones))
         inner = surgery.call(module, plain, surgery.arguments(node)["input"], first)
-        inner = surgery.recall(module, node, input=inner, weight=self._store("core", core), bias=None)
-        last = self._store("factor_out", factor_out.reshape(*factor_out.shape, *ones))
+        inner = surgery.recall(module, node, input=inner, weight=self.site.store("core", core), bias=None)
+        last = self.site.store("factor_out", factor_out.reshape(*factor_out.shape, *ones))
         return surgery.call(module, plain, inner, last, self.site.bias)
-
-    def _store(self, part: str, tensor: Tensor) -> Node:
-        return surgery.register(self.site.module, f"{self.name}.{part}", tensor)

@@ -74,9 +74,6 @@ class MatrixLayer(Layer):
         surgery.replace(self.site.module, self.site.node, lambda: self.insert(A, B))
         return relative_error(W, A.double() @ B.double())
 
-    def _store(self, part: str, tensor: Tensor) -> Node:
-        return surgery.register(self.site.module, f"{self.name}.{part}", tensor)
-
 
 class LinearLayer(MatrixLayer):
     """aten.linear: the weight is (outputs, inputs)."""
@@ -96,8 +93,8 @@ class LinearLayer(MatrixLayer):
     def insert(self, A: Tensor, B: Tensor) -> Node:
         """linear(linear(x, B), A, b)."""
         x = surgery.arguments(self.site.node)["input"]
-        inner = surgery.call(self.site.module, aten.linear.default, x, self._store("right", B))
-        return surgery.recall(self.site.module, self.site.node, input=inner, weight=self._store("left", A))
+        inner = surgery.call(self.site.module, aten.linear.default, x, self.site.store("right", B))
+        return surgery.recall(self.site.module, self.site.node, input=inner, weight=self.site.store("left", A))
 
 
 class AddmmLayer(MatrixLayer):
@@ -118,8 +115,8 @@ class AddmmLayer(MatrixLayer):
     def insert(self, A: Tensor, B: Tensor) -> Node:
         """addmm(b, x Bᵀ, Aᵀ)."""
         x = surgery.arguments(self.site.node)["mat1"]
-        inner = surgery.call(self.site.module, aten.mm.default, x, self._store("right", B.T))
-        return surgery.recall(self.site.module, self.site.node, mat1=inner, mat2=self._store("left", A.T))
+        inner = surgery.call(self.site.module, aten.mm.default, x, self.site.store("right", B.T))
+        return surgery.recall(self.site.module, self.site.node, mat1=inner, mat2=self.site.store("left", A.T))
 
 
 class PointwiseConvLayer(MatrixLayer):
@@ -144,9 +141,9 @@ class PointwiseConvLayer(MatrixLayer):
         """The stride and padding stay with the first call: the second then works on fewer pixels."""
         module, node = self.site.module, self.site.node
         ones = (1,) * (self.site.W.dim() - 2)
-        right = self._store("right", B.reshape(*B.shape, *ones))
+        right = self.site.store("right", B.reshape(*B.shape, *ones))
         inner = surgery.recall(module, node, weight=right, bias=None)
-        left = self._store("left", A.reshape(*A.shape, *ones))
+        left = self.site.store("left", A.reshape(*A.shape, *ones))
         return surgery.call(module, PLAIN_CONVOLUTION[len(ones)], inner, left, self.site.bias)
 
 

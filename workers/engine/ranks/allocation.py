@@ -60,7 +60,7 @@ def _hull(options: Sequence[Option]) -> list[int]:
     """The undominated options on the lower convex hull of loss over cost, cheapest first."""
     hull: list[int] = []
     for index in front(options):
-        while len(hull) > 1 and _slope(options, hull[-2], hull[-1]) >= _slope(options, hull[-1], index):
+        while len(hull) > 1 and _slope(options, hull[-2], hull[-1]) > _slope(options, hull[-1], index):
             hull.pop()
         hull.append(index)
     return hull
@@ -74,9 +74,11 @@ def _slope(options: Sequence[Option], a: int, b: int) -> float:
 def _steps(layers: Sequence[Sequence[Option]], hulls: list[list[int]]) -> list[tuple[int, int]]:
     """Every (layer, next option) along the hulls, steepest first; convexity keeps a layer's own in order."""
     steps = [
-        (_slope(layers[layer], a, b), layer, b) for layer, hull in enumerate(hulls) for a, b in pairwise(hull)
+        (_slope(layers[layer], a, b), layer, position, b)
+        for layer, hull in enumerate(hulls)
+        for position, (a, b) in enumerate(pairwise(hull))
     ]
-    return [(layer, index) for _, layer, index in sorted(steps)]
+    return [(layer, index) for _, layer, _, index in sorted(steps)]
 
 
 def _spend(layers: Sequence[Sequence[Option]], chosen: list[int], left: int) -> list[int]:

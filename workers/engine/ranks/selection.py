@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 from workers.engine.errors import EngineError
@@ -116,19 +117,23 @@ def _forms(layer: Layer) -> list[Form]:
 
 
 def _least_loss(free: Sequence[Layer], of: Currency, budget: int, tolerance: int) -> list[Form | None]:
-    """Narrow layers join only where the wide ones cannot do it; finer ranks only where the budget is missed."""
-    failure: UnreachableBudgetError | None = None
-    for step in _STEPS:
-        for narrow in (False, True):
-            try:
-                chosen, left = _allocate(free, of, budget, step, narrow)
-            except UnreachableBudgetError as error:
-                failure = error
-                continue
-            if left <= tolerance or step == _STEPS[-1] or not any(chosen):
-                return chosen
+    """Finer ranks only where coarse ones miss the budget; narrow layers only where the wide do not suffice."""
+    best: list[Form | None] | None = None
+    failure = UnreachableBudgetError(0)
+    for narrow, step in product((False, True), _STEPS):
+        if not narrow and step != _STEPS[0] and best is None:
+            continue  # the wide layers alone would need ranks under eight: let the narrow ones help
+        try:
+            chosen, left = _allocate(free, of, budget, step, narrow)
+        except UnreachableBudgetError as error:
+            failure = error
+            continue
+        best = chosen
+        if left <= tolerance or not any(chosen):
             break
-    raise failure or UnreachableBudgetError(0)
+    if best is None:
+        raise failure
+    return best
 
 
 def _allocate(

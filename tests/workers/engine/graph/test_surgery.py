@@ -1,0 +1,40 @@
+"""Graph editing: arguments by name, parameters by path, nothing unused left behind."""
+
+import torch
+from torch import nn
+
+from tests.workers.engine.networks import Convolutional, image_network
+from workers.engine.graph import surgery
+from workers.engine.graph.network import call_nodes
+from workers.engine.graph.shapes import shapes
+
+aten = torch.ops.aten
+
+
+def test_arguments_are_named_with_their_defaults() -> None:
+    [node] = call_nodes(image_network(nn.Conv2d(3, 4, 3, bias=False)).module)
+    values = surgery.arguments(node)
+    assert list(values) == ["input", "weight", "bias", "stride", "padding", "dilation", "groups"]
+    assert (values["bias"], values["groups"]) == (None, 1)
+
+
+def test_what_a_replaced_node_read_is_pruned_and_the_new_parameter_trains() -> None:
+    module = image_network(nn.Conv2d(3, 4, 3, bias=False)).module
+    [node] = call_nodes(module)
+
+    def build() -> torch.fx.Node:
+        weight = surgery.register(module, "new.folder.kernel", torch.ones(4, 3, 1, 1))
+        return surgery.call(module, aten.conv2d.default, surgery.arguments(node)["input"], weight)
+
+    surgery.replace(module, node, build)
+    surgery.prune(module)
+    assert [name for name, _ in module.named_parameters()] == ["new.folder.kernel"]
+    assert module(torch.ones(1, 3, 8, 8)).unique().tolist() == [3.0]
+    assert module.get_parameter("new.folder.kernel").requires_grad
+
+
+def test_shapes_are_those_of_a_batch_of_one() -> None:
+    network = image_network(Convolutional(width=8, classes=4))
+    found = shapes(network)
+    assert found["x"] == (1, 3, 8, 8)
+    assert found[network.module.graph.output_node().args[0][0].name] == (1, 4)  # type: ignore[index, union-attr]

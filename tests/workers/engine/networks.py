@@ -1,0 +1,53 @@
+"""Small networks to test on."""
+
+import torch
+from torch import Tensor, nn
+
+from workers.engine.graph.network import Dimension, Input, Network, trace
+
+BATCH = Dimension("batch", 1, 512)
+
+
+def image_network(module: nn.Module, channels: int = 3, size: int = 8) -> Network:
+    """A module over (batch, channels, size, size)."""
+    return trace(module.eval(), (Input("x", torch.float32, (BATCH, channels, size, size)),))
+
+
+def vector_network(module: nn.Module, *shape: int) -> Network:
+    """A module over (batch, *shape)."""
+    return trace(module.eval(), (Input("x", torch.float32, (BATCH, *shape)),))
+
+
+def seeded(module_seed: int = 0) -> None:
+    """Make the weights of the next module reproducible."""
+    torch.manual_seed(module_seed)
+
+
+class Convolutional(nn.Module):
+    """Conv–BatchNorm–ReLU twice, a strided 1×1, pooling, a classifier: every layer kind that is decomposed."""
+
+    def __init__(self, width: int = 32, classes: int = 4, channels: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+        self.block = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        self.shortcut = nn.Conv2d(width, 2 * width, 1, stride=2)
+        self.head = nn.Linear(2 * width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.shortcut(self.block(self.stem(x))).relu()
+        out: Tensor = self.head(x.mean((2, 3)))
+        return out
+
+
+class HuggingFaceLinear(nn.Module):
+    """y = addmm(b, x, W) with W (inputs, outputs), as GPT-2 writes it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, outputs) / inputs**0.5)
+        self.bias = nn.Parameter(torch.randn(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x, self.weight)

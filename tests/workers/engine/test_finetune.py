@@ -1,0 +1,97 @@
+"""Fine-tuning recovers, is reproducible, records its curve, and refuses to go on with what is no number."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.workers.engine.networks import Convolutional, image_network, seeded
+from workers.engine.data import Examples
+from workers.engine.errors import EngineError
+from workers.engine.finetune import Point, Schedule, finetune
+from workers.engine.graph.network import Network
+from workers.engine.losses import make_loss
+
+
+def _networks() -> tuple[Network, Network]:
+    seeded(0)
+    teacher = image_network(Convolutional(width=8))
+    student = teacher.copy()
+    with torch.no_grad():
+        for parameter in student.module.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    return student, teacher
+
+
+def _examples(teacher: Network, labelled: bool = False) -> Examples:
+    x = np.random.default_rng(0).standard_normal((96, 3, 8, 8)).astype(np.float32)
+    target = teacher(torch.from_numpy(x)).argmax(-1).numpy() if labelled else None
+    return Examples((x,), target, (torch.float32,))
+
+
+def _train(epochs: int = 3, rate: float = 3e-3, seed: int = 0, labelled: bool = False) -> tuple[Network, list[Point]]:
+    student, teacher = _networks()
+    curve = finetune(
+        student,
+        teacher,
+        _examples(teacher, labelled),
+        Schedule(epochs, rate, 16, seed),
+        make_loss("classes", "logits", distill=True),
+        judge=lambda _: 0.5,
+        advance=lambda _done, _of: None,
+    )
+    return student, curve
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_the_loss_falls(labelled: bool) -> None:
+    _, curve = _train(epochs=6, labelled=labelled)
+    assert curve[-1].loss < 0.7 * curve[0].loss
+
+
+def test_the_curve_has_every_epochs_end_with_its_metric_and_counts_all_steps() -> None:
+    _, curve = _train(epochs=3)
+    assert [point.step for point in curve if point.metric is not None] == [6, 12, 18]
+    assert [point.step for point in curve] == sorted(point.step for point in curve)
+
+
+def test_the_same_seed_gives_the_same_network_and_another_seed_another() -> None:
+    (first, _), (again, _), (other, _) = _train(), _train(), _train(seed=1)
+    weights = [torch.cat([p.flatten() for p in n.module.parameters()]) for n in (first, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_loss_that_is_no_number_ends_it_with_the_way_out() -> None:
+    student, teacher = _networks()
+    with torch.no_grad():
+        next(student.module.parameters()).fill_(math.inf)
+    with pytest.raises(EngineError) as raised:
+        finetune(
+            student,
+            teacher,
+            _examples(teacher),
+            Schedule(1, 0.1, 16, 0),
+            make_loss("classes", "logits", distill=True),
+            judge=lambda _: None,
+            advance=lambda _done, _of: None,
+        )
+    assert (raised.value.code, raised.value.field) == ("training_diverged", "finetune.learning_rate")
+
+
+def test_dropout_is_active_while_training_and_off_afterwards() -> None:
+    network = image_network(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(144, 3)))
+    x = np.ones((32, 3, 8, 8), np.float32)
+    finetune(
+        network,
+        network.copy(),
+        Examples((x,), None, (torch.float32,)),
+        Schedule(1, 1e-3, 8, 0),
+        make_loss("outputs", "logits", distill=True),
+        judge=lambda _: None,
+        advance=lambda _done, _of: None,
+    )
+    batch = torch.from_numpy(x)
+    assert torch.equal(network(batch), network(batch))
