@@ -1,0 +1,200 @@
+"""How good a network is at its task, each number with its 95 % confidence interval."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from workers.engine.errors import EngineError
+from workers.engine.graph.network import Dimension, Network
+from workers.engine.graph.outputs import OutputKind
+from workers.engine.measure.chunks import row_chunks
+
+Task = Literal["classification", "language-modeling", "regression"]
+
+_Z95 = 1.959963984540054  # the normal distribution's 97.5th percentile
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A task metric on `n` examples with its 95 % confidence interval; `also` holds its siblings."""
+
+    name: str
+    value: float
+    n: int
+    ci95: tuple[float, float]
+    also: dict[str, float] = field(default_factory=dict)
+
+
+def predict(
+    network: Network,
+    arrays: Mapping[str, NDArray[np.generic]],
+    batch_size: int,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """The network's first output for every row of `arrays`, in order, on the CPU.
+
+    `arrays` has one array for each input, in the order of `network.inputs`, rows first; values are cast to
+    the input's dtype and moved to `device`, where the network's weights lie already. A network exported with
+    a fixed batch gets batches of that length, the last one filled up with repeated rows.
+    Raises `EngineError` (`outputs_without_rows`) where the first output has not one row for each example.
+    """
+    with torch.inference_mode():
+        outputs = [
+            _rows(network(*batch), len(batch[0]))[:rows].cpu()
+            for rows, batch in _batches(network, arrays, batch_size, torch.device(device))
+        ]
+    return torch.cat(outputs)
+
+
+def evaluate(outputs: Tensor, targets: Tensor, task: Task, kind: OutputKind = "logits") -> Metric:
+    """The task's metric of `outputs` against `targets`.
+
+    - classification, outputs (N, C), targets (N,): top-1, from six classes on also top-5; Wilson's interval.
+    - language-modeling, outputs (N, T, V) with targets (N, T), or (N, V) with (N,): perplexity, the
+      exponential of the mean negative log-likelihood of a token; interval from its spread over the N
+      sequences. `kind` says whether outputs are logits, probabilities or log-probabilities.
+    - regression, outputs and targets (N, ...) of as many values: root mean squared error, and R² where
+      targets vary; interval from the spread of the squared error over the N examples.
+
+    Raises `EngineError`: `task_mismatch` where the shapes do not fit the task, `label_out_of_range`,
+    `too_few_examples`, and `metric_not_finite` where the outputs hold no usable numbers.
+    """
+    metric = {
+        "classification": lambda: _classification(outputs, targets),
+        "language-modeling": lambda: _language_modeling(outputs, targets, kind),
+        "regression": lambda: _regression(outputs, targets),
+    }[task]()
+    numbers = (metric.value, *metric.ci95, *metric.also.values())
+    if outputs.isnan().any() or not all(map(math.isfinite, numbers)):
+        raise EngineError(
+            "metric_not_finite",
+            f"The {metric.name} is not a finite number: the model's outputs overflow or are not numbers.",
+            hint="Fine-tune with a lower learning rate, or keep more of the model.",
+        )
+    return metric
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """The 95 % score interval of a proportion (Wilson 1927); always inside [0, 1]."""
+    p, z2 = successes / n, _Z95**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _batches(
+    network: Network, arrays: Mapping[str, NDArray[np.generic]], batch_size: int, device: torch.device
+) -> Iterator[tuple[int, list[Tensor]]]:
+    """Batches in order, each with the number of its rows that are real."""
+    fixed = network.inputs[0].shape[0]
+    step = batch_size if isinstance(fixed, Dimension) else fixed
+    for start in range(0, len(next(iter(arrays.values()))), step):
+        batch = [
+            torch.as_tensor(np.ascontiguousarray(array[start : start + step])).to(device, spec.dtype)
+            for array, spec in zip(arrays.values(), network.inputs, strict=True)
+        ]
+        rows = len(batch[0])
+        missing = 0 if isinstance(fixed, Dimension) else step - rows
+        yield rows, [torch.cat([rows_, rows_[-1:].expand(missing, *rows_.shape[1:])]) for rows_ in batch]
+
+
+def _rows(outputs: object, n: int) -> Tensor:
+    """The first tensor of what a network returned, which must have `n` rows."""
+    first: Tensor = next(leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor))
+    if first.dim() == 0 or len(first) != n:
+        raise EngineError(
+            "outputs_without_rows",
+            f"For a batch of {n} the model's first output has the shape {tuple(first.shape)}.",
+            hint="Export the model so that the first axis of its first output is the batch.",
+        )
+    return first
+
+
+def _classification(outputs: Tensor, targets: Tensor) -> Metric:
+    _fits(outputs.dim() == 2 and targets.dim() == 1, "classification", outputs, targets)
+    _fits(outputs.shape[-1] > 1, "classification", outputs, targets)
+    _labels(targets, outputs)
+    n, classes = outputs.shape
+    best = outputs.float().topk(min(5, classes), dim=1).indices
+    hits = (best == targets.long()[:, None]).cumsum(1).sum(0).tolist()
+    also = {"top5": hits[4] / n} if classes >= 6 else {}
+    return Metric("top1", hits[0] / n, n, wilson(hits[0], n), also)
+
+
+def _language_modeling(outputs: Tensor, targets: Tensor, kind: OutputKind) -> Metric:
+    _fits(outputs.dim() in (2, 3) and outputs.shape[-1] > 1, "language-modeling", outputs, targets)
+    _labels(targets, outputs)
+    losses = torch.cat([_losses(rows, labels, kind) for rows, labels in row_chunks(outputs, targets)])
+    mean, half = _mean_and_half_width(losses)
+    # exp of an overflowing mean is infinite, which `evaluate` reports; math.exp would raise instead
+    value, low, high = torch.tensor([mean, mean - half, mean + half], dtype=torch.float64).exp().tolist()
+    return Metric("perplexity", value, len(outputs), (low, high))
+
+
+def _regression(outputs: Tensor, targets: Tensor) -> Metric:
+    _fits(len(outputs) == len(targets) and outputs.numel() == targets.numel(), "regression", outputs, targets)
+    truth = targets.double().reshape(len(targets), -1)
+    squares = (outputs.double().reshape(truth.shape) - truth).square()
+    mean, half = _mean_and_half_width(squares.mean(1))
+    spread = (truth - truth.mean(0)).square().sum().item()
+    also = {"r2": 1 - squares.sum().item() / spread} if spread > 0 else {}
+    return Metric("rmse", _root(mean), len(targets), (_root(mean - half), _root(mean + half)), also)
+
+
+def _root(value: float) -> float:
+    return 0.0 if value < 0 else math.sqrt(value)
+
+
+def _losses(outputs: Tensor, targets: Tensor, kind: OutputKind) -> Tensor:
+    """The mean negative log-likelihood of every sequence's tokens, in nats: (N,)."""
+    likelihoods = _log_probabilities(outputs.double(), kind).gather(-1, targets.long()[..., None])
+    return -likelihoods.reshape(len(targets), -1).mean(1)
+
+
+def _log_probabilities(outputs: Tensor, kind: OutputKind) -> Tensor:
+    if kind == "logits":
+        return outputs.log_softmax(-1)
+    if kind == "log_probabilities":
+        return outputs
+    # a single-precision softmax underflows to zero where the true probability is below the smallest number
+    return outputs.clamp_min(torch.finfo(torch.float32).tiny).log()
+
+
+def _mean_and_half_width(values: Tensor) -> tuple[float, float]:
+    """The mean of per-example values (N,), and the half width of its 95 % interval (normal approximation)."""
+    if len(values) < 2:
+        raise EngineError(
+            "too_few_examples", "A confidence interval needs at least two examples.", field="data"
+        )
+    return values.mean().item(), _Z95 * values.std().item() / math.sqrt(len(values))
+
+
+def _labels(targets: Tensor, outputs: Tensor) -> None:
+    task = "classification" if targets.dim() == 1 else "language-modeling"
+    _fits(targets.shape == outputs.shape[:-1] and not targets.is_floating_point(), task, outputs, targets)
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= outputs.shape[-1]:
+        raise EngineError(
+            "label_out_of_range",
+            f"The targets lie between {low} and {high}, but the model has {outputs.shape[-1]} classes.",
+            hint=f"Use labels from 0 to {outputs.shape[-1] - 1}.",
+            field="data",
+        )
+
+
+def _fits(condition: bool, task: str, outputs: Tensor, targets: Tensor) -> None:
+    if not condition or not len(outputs):
+        raise EngineError(
+            "task_mismatch",
+            f"Outputs of shape {tuple(outputs.shape)} with targets of shape {tuple(targets.shape)} "
+            f"do not fit {task}.",
+            hint="Choose the task that the model was trained for, and check the target array.",
+            field="task",
+        )
