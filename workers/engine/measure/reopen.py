@@ -1,0 +1,116 @@
+"""Whether an artifact opens where the user will open it, and still computes the same. Imports no torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.engine import clean_process
+from workers.engine.errors import EngineError
+
+Format = Literal["pt2", "onnx"]
+Arrays = Sequence[NDArray[np.generic]]
+
+TOLERANCES: Mapping[Format, float] = {
+    "pt2": 1e-5,  # the same kernels: only the order of sums over threads may differ
+    "onnx": 1e-4,  # other kernels and fused operators: rounding adds up over the layers
+}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The largest difference over `n` rows, as a fraction of the largest expected value."""
+
+    max_relative_difference: float
+    n: int
+
+
+def agree(
+    artifact: Path,
+    file_format: Format,
+    inputs: Path,
+    expected: Path,
+    tolerance: float | None = None,
+    timeout: float = 600.0,
+) -> Agreement:
+    """Open an artifact with stock torch or stock ONNX Runtime in a clean process, run it and compare.
+
+    `inputs` and `expected` are `.npz` files with the inputs and outputs in order, rows first. `tolerance`
+    bounds the relative difference; by default `TOLERANCES` of the format.
+    Raises `EngineError`: `artifact_unreadable` where the artifact does not open or run, `artifact_disagrees`
+    where its outputs differ in number, shape or by more than the tolerance.
+    """
+    arguments = {"artifact": str(artifact), "inputs": str(inputs), "expected": str(expected)}
+    probe = {"pt2": probe_pt2, "onnx": probe_onnx}[file_format]
+    try:
+        agreement = Agreement(**clean_process.run(probe, arguments, timeout))
+    except clean_process.ProcessFailed as error:
+        raise _unreadable(file_format) from error
+    limit = TOLERANCES[file_format] if tolerance is None else tolerance
+    if not agreement.max_relative_difference <= limit:
+        raise _disagrees(
+            f"differ by {agreement.max_relative_difference:.2g}, more than {limit:.2g}, relatively"
+        )
+    return agreement
+
+
+def probe_pt2(artifact: str, inputs: str, expected: str) -> dict[str, float]:
+    """Run a `.pt2` file as a user of torch would; called in the clean process."""
+    import torch  # noqa: PLC0415  # for this format alone
+    from torch.utils import _pytree as pytree  # noqa: PLC0415
+
+    module = torch.export.load(artifact).module()
+    with torch.inference_mode():
+        outputs = module(*(torch.from_numpy(array) for array in _load(inputs)))
+    return _difference([leaf.numpy() for leaf in pytree.tree_leaves(outputs)], _load(expected))
+
+
+def probe_onnx(artifact: str, inputs: str, expected: str) -> dict[str, float]:
+    """Run an `.onnx` file as a user of ONNX Runtime would; called in the clean process."""
+    import onnxruntime as ort  # noqa: PLC0415  # for this format alone
+
+    session = ort.InferenceSession(artifact, providers=["CPUExecutionProvider"])
+    names = [spec.name for spec in session.get_inputs()]
+    return _difference(session.run(None, dict(zip(names, _load(inputs), strict=True))), _load(expected))
+
+
+def _load(path: str) -> Arrays:
+    with np.load(path, allow_pickle=False) as arrays:
+        return [arrays[name] for name in arrays.files]
+
+
+def _difference(outputs: Arrays, expected: Arrays) -> dict[str, float]:
+    shapes = [[array.shape for array in arrays] for arrays in (outputs, expected)]
+    if shapes[0] != shapes[1]:
+        raise _disagrees(f"have the shapes {shapes[0]} instead of {shapes[1]}")
+    differences = [_relative(*pair) for pair in zip(outputs, expected, strict=True)]
+    # numpy's maximum, unlike Python's, is not a number as soon as one of them is not
+    return {"max_relative_difference": float(np.max(differences)), "n": len(expected[0])}
+
+
+def _relative(output: NDArray[np.generic], expected: NDArray[np.generic]) -> float:
+    truth = expected.astype(np.float64)
+    difference = np.abs(output.astype(np.float64) - truth).max(initial=0.0)
+    largest = np.abs(truth).max(initial=0.0)
+    return float(difference / largest) if largest else float(difference)
+
+
+def _unreadable(file_format: str) -> EngineError:
+    return EngineError(
+        "artifact_unreadable",
+        f"The {file_format} artifact could not be opened and run in a clean process.",
+        hint="Leave this format out of `outputs`; the other formats are not affected.",
+        field="outputs",
+    )
+
+
+def _disagrees(how: str) -> EngineError:
+    return EngineError(
+        "artifact_disagrees",
+        f"The outputs of the artifact {how}.",
+        hint="Leave this format out of `outputs`; the other formats are not affected.",
+        field="outputs",
+    )
