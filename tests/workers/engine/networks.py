@@ -24,7 +24,7 @@ def seeded(module_seed: int = 0) -> None:
 
 
 class Convolutional(nn.Module):
-    """Conv–BatchNorm–ReLU twice, a strided 1×1, pooling, a classifier: every layer kind that is decomposed."""
+    """Conv–BatchNorm–ReLU twice, a strided 1×1, pooling, a classifier."""
 
     def __init__(self, width: int = 32, classes: int = 4, channels: int = 3) -> None:
         super().__init__()

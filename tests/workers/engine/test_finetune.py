@@ -31,7 +31,9 @@ def _examples(teacher: Network, labelled: bool = False) -> Examples:
     return Examples((x,), target, (torch.float32,))
 
 
-def _train(epochs: int = 3, rate: float = 3e-3, seed: int = 0, labelled: bool = False) -> tuple[Network, list[Point]]:
+def _train(
+    epochs: int = 3, rate: float = 3e-3, seed: int = 0, labelled: bool = False
+) -> tuple[Network, list[Point]]:
     student, teacher = _networks()
     curve = finetune(
         student,
@@ -82,7 +84,9 @@ def test_a_loss_that_is_no_number_ends_it_with_the_way_out() -> None:
 
 
 def test_dropout_is_active_while_training_and_off_afterwards() -> None:
-    network = image_network(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(144, 3)))
+    network = image_network(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(144, 3))
+    )
     x = np.ones((32, 3, 8, 8), np.float32)
     finetune(
         network,

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.nn import functional as F  # noqa: N812 -- the field's name
+from torch.nn import functional as F
 
 from workers.engine.losses import make_loss
 
@@ -32,7 +32,9 @@ def test_probabilities_and_log_probabilities_mean_what_logits_mean(logits: torch
     assert values == pytest.approx([values[0]] * 3, rel=1e-4)
 
 
-def test_without_distillation_it_is_the_cross_entropy_and_without_targets_it_distils(logits: torch.Tensor) -> None:
+def test_without_distillation_it_is_the_cross_entropy_and_without_targets_it_distils(
+    logits: torch.Tensor,
+) -> None:
     target = torch.arange(16) % 5
     loss = make_loss("classes", "logits", distill=False)
     assert float(loss(logits, logits, target)) == pytest.approx(float(F.cross_entropy(logits, target)))

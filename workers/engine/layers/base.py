@@ -47,7 +47,7 @@ class Site:
         return surgery.tensor_of(self.module, self.weight).detach()
 
     def store(self, part: str, tensor: Tensor) -> Node:
-        """Register a factor beside the weight it replaces (`head.weight_left`); return a node that reads it."""
+        """Register a factor beside the weight it replaces (`head.weight_left`); return its node."""
         return surgery.register(self.module, f"{self.weight.target}_{part}", tensor)
 
     @property

@@ -94,7 +94,9 @@ class LinearLayer(MatrixLayer):
         """linear(linear(x, B), A, b)."""
         x = surgery.arguments(self.site.node)["input"]
         inner = surgery.call(self.site.module, aten.linear.default, x, self.site.store("right", B))
-        return surgery.recall(self.site.module, self.site.node, input=inner, weight=self.site.store("left", A))
+        return surgery.recall(
+            self.site.module, self.site.node, input=inner, weight=self.site.store("left", A)
+        )
 
 
 class AddmmLayer(MatrixLayer):

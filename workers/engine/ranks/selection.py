@@ -117,7 +117,7 @@ def _forms(layer: Layer) -> list[Form]:
 
 
 def _least_loss(free: Sequence[Layer], of: Currency, budget: int, tolerance: int) -> list[Form | None]:
-    """Finer ranks only where coarse ones miss the budget; narrow layers only where the wide do not suffice."""
+    """Finer ranks only where coarse ones miss the budget; narrow layers only where wide ones do not do."""
     best: list[Form | None] | None = None
     failure = UnreachableBudgetError(0)
     for narrow, step in product((False, True), _STEPS):

@@ -1,4 +1,4 @@
-"""Every layer kind: a full-rank form computes the same, costs what it says, trains, and leaves the rest alone."""
+"""Every layer kind: a full-rank form computes the same, costs what it says, and trains."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,9 @@ from workers.engine.layers.find import find
 from workers.engine.measure import cost
 
 
-def rewritten(network: Network, rank: Callable[[Layer], tuple[int, ...]]) -> tuple[Network, list[Form], list[float]]:
+def rewritten(
+    network: Network, rank: Callable[[Layer], tuple[int, ...]]
+) -> tuple[Network, list[Form], list[float]]:
     """A copy with every decomposable layer rewritten, traced anew."""
     copy = network.copy()
     layers = [layer for layer in find(copy) if layer.max_rank]
@@ -59,7 +61,9 @@ def test_a_full_rank_form_computes_the_same(make: Callable[[], Network]) -> None
 
 
 @pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
-def test_a_form_costs_what_an_independent_count_of_the_rewritten_graph_says(make: Callable[[], Network]) -> None:
+def test_a_form_costs_what_an_independent_count_of_the_rewritten_graph_says(
+    make: Callable[[], Network],
+) -> None:
     seeded()
     network = make()
     other, forms, _ = rewritten(network, lambda layer: tuple(max(1, rank // 2) for rank in layer.max_rank))

@@ -43,7 +43,9 @@ def test_the_budget_is_never_exceeded_and_the_loss_is_within_one_step_of_the_opt
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4), min_size=1, max_size=4), st.integers(0, 60))
+@given(
+    st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4), min_size=1, max_size=4), st.integers(0, 60)
+)
 def test_convex_layers_of_equal_steps_are_solved_exactly(gains: list[list[int]], budget: int) -> None:
     layers = []
     for layer in gains:

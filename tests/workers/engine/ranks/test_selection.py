@@ -34,12 +34,7 @@ def _after(decisions: Sequence[Decision], total: int, of: Currency) -> int:
 def test_the_budget_is_never_exceeded_and_met_within_two_percent(of: Currency, keep: float) -> None:
     network = _network()
     total = getattr(cost.count(network), of)
-    try:
-        decisions = by_budget(find(network), ANY, of=of, keep=keep, total=total)
-    except EngineError as error:
-        assert error.code == "budget_unreachable"
-        assert keep < 0.15
-        return
+    decisions = by_budget(find(network), ANY, of=of, keep=keep, total=total)
     after = _after(decisions, total, of)
     assert after <= keep * total
     dense = all(decision.form is None for decision in decisions)
@@ -66,7 +61,9 @@ def test_an_unreachable_budget_says_the_least_that_is() -> None:
 def test_rules_are_obeyed_and_the_budget_is_met_around_them() -> None:
     network = _network()
     total = cost.count(network).macs
-    rules = Rules(frozenset({"tucker"}), {"block.0": (16, 24)}, frozenset({"stem.0"}), frozenset({"shortcut"}))
+    rules = Rules(
+        frozenset({"tucker"}), {"block.0": (16, 24)}, frozenset({"stem.0"}), frozenset({"shortcut"})
+    )
     decisions = {d.layer.name: d for d in by_budget(find(network), rules, of="macs", keep=0.6, total=total)}
     assert decisions["stem.0"].form is None
     fixed = decisions["block.0"].form
