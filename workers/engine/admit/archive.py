@@ -38,12 +38,14 @@ _T = TypeVar("_T")
 class Rules:
     """What a kind of archive may contain.
 
-    `max_bytes` bounds all entries together, unpacked. `max_ratio` is the most that an entry may unpack to per
-    stored byte; 1 demands stored entries.
+    `deflate` allows compressed entries beside stored ones. All entries together may unpack to `max_bytes`,
+    and to `max_ratio` times the file and `free_bytes` more, which leaves room for arrays of a constant.
     """
 
+    deflate: bool = False
     max_bytes: int = 64 << 30
     max_ratio: int = 1
+    free_bytes: int = 0
 
 
 class Archive:
@@ -82,9 +84,9 @@ class Archive:
 
         _readable(fill, name)
 
-    def chunks(self, name: str, size: int = 1 << 20) -> Iterator[bytes]:
-        """An entry's bytes in parts of `size`, the last one shorter; raises `Rejected` on damage."""
-        parts = self._chunks(name, size)
+    def chunks(self, name: str, skip: int = 0) -> Iterator[bytes]:
+        """An entry's bytes after the first `skip`, in parts of a mebibyte; raises `Rejected` on damage."""
+        parts = self._chunks(name, skip)
         while (part := _readable(lambda: next(parts, b""), name)) != b"":
             yield part
 
@@ -98,9 +100,19 @@ class Archive:
             *_, name_length, extra_length = _readable(lambda: _LOCAL.unpack(file.read(_LOCAL.size)), name)
         return entry.header_offset + _LOCAL.size + int(name_length) + int(extra_length)
 
-    def _chunks(self, name: str, size: int = 1 << 20) -> Iterator[bytes]:
+    def head(self, name: str, size: int) -> bytes:
+        """The first `size` bytes of an entry, fewer where it is shorter; raises `Rejected` on damage."""
+
+        def first() -> bytes:
+            with self._zip.open(self._entry(name)) as stream:
+                return stream.read(size)
+
+        return _readable(first, name)
+
+    def _chunks(self, name: str, skip: int = 0) -> Iterator[bytes]:
         with self._zip.open(self._entry(name)) as stream:
-            while part := stream.read(size):
+            stream.read(skip)
+            while part := stream.read(1 << 20):
                 yield part
 
     def _entry(self, name: str) -> zipfile.ZipInfo:
@@ -143,17 +155,16 @@ def _check_ends(file: BinaryIO) -> None:
             "The archive does not end with its directory: the file was cut short or appended to.",
             hint="Upload the file again.",
         )
-    if _directory_bytes(tail) > MAX_DIRECTORY_BYTES:
-        raise Rejected("too_many_entries", "The archive's directory is too large.")
+    if _directory_bytes(tail) > min(length, MAX_DIRECTORY_BYTES):
+        raise Rejected("too_many_entries", "The archive's directory does not fit.")
 
 
 def _directory_bytes(tail: bytes) -> int:
-    sizes = [_END.unpack(tail[-_END.size :])[5]]
     locator = tail[-_END.size - _END64_LOCATOR_SIZE : -_END.size]
     record = tail[: -_END.size - _END64_LOCATOR_SIZE]
     if locator.startswith(b"PK\x06\x07") and len(record) == _END64.size:
         return int(_END64.unpack(record)[8])
-    return int(max(sizes))
+    return int(_END.unpack(tail[-_END.size :])[5])
 
 
 def _check_directory(entries: list[zipfile.ZipInfo], rules: Rules, length: int) -> None:
@@ -166,12 +177,14 @@ def _check_directory(entries: list[zipfile.ZipInfo], rules: Rules, length: int) 
         seen.add(entry.filename)
         _check_entry(entry, rules)
     unpacked = sum(entry.file_size for entry in entries)
-    if unpacked > min(rules.max_bytes, length * rules.max_ratio):
+    if unpacked > min(rules.max_bytes, length * rules.max_ratio + rules.free_bytes):
         raise Rejected("zip_bomb", f"The archive would unpack to {unpacked} bytes.")
 
 
 def _check_entry(entry: zipfile.ZipInfo, rules: Rules) -> None:
     name = entry.filename
+    if entry.header_offset < 0:
+        raise Rejected("corrupt_archive", f"The archive is damaged at {show(name)}.")
     # ZipInfo cuts names at a null byte; the uncut one is what other readers would see.
     if not _is_plain_name(name) or entry.orig_filename != name:
         raise Rejected("unsafe_entry", f"The entry {show(entry.orig_filename)} points outside the archive.")
@@ -180,13 +193,12 @@ def _check_entry(entry: zipfile.ZipInfo, rules: Rules) -> None:
         raise Rejected("linked_entry", f"The entry {show(name)} is a link, a folder or a device, not a file.")
     if entry.flag_bits & _ENCRYPTED:
         raise Rejected("encrypted_entry", f"The entry {show(name)} is encrypted.")
-    allowed = {zipfile.ZIP_STORED} if rules.max_ratio == 1 else {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-    if entry.compress_type not in allowed:
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED if rules.deflate else None):
         raise Rejected(
             "compressed_entry", f"The entry {show(name)} is compressed in a way that is not accepted."
         )
-    if entry.file_size > entry.compress_size * rules.max_ratio:
-        raise Rejected("zip_bomb", f"The entry {show(name)} would unpack to {entry.file_size} bytes.")
+    if entry.compress_type == zipfile.ZIP_STORED and entry.file_size != entry.compress_size:
+        raise Rejected("corrupt_archive", f"The archive is damaged at {show(name)}.")
 
 
 def _is_plain_name(name: str) -> bool:

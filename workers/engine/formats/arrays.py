@@ -1,0 +1,126 @@
+"""Files of named arrays: the data sets that networks are trained and tested on."""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.engine.admit import npz, safetensors
+from workers.engine.admit.archive import show
+from workers.engine.admit.stored import StoredArray
+from workers.engine.errors import Rejected
+
+_FORMATS: dict[str, Callable[[Path], AbstractContextManager[list[StoredArray]]]] = {
+    "npz": npz.admit,
+    "safetensors": safetensors.admit,
+}
+FORMATS = tuple(_FORMATS)
+"""The formats a data set may have."""
+
+
+@dataclass(frozen=True)
+class ArrayFacts:
+    """An array: `shape` begins with the rows; `minimum` and `maximum` are those of its values."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    minimum: float
+    maximum: float
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """Arrays that share their first axis, `rows` long."""
+
+    rows: int
+    arrays: tuple[ArrayFacts, ...]
+
+
+def inspect(path: Path, format: str) -> DatasetFacts:  # noqa: A002  # the word the contract uses
+    """What a data set holds. Its values are read once, in parts of a mebibyte.
+
+    Raises `Rejected`: what admission refuses, `no_arrays`, `no_rows`, `rows_differ`, `not_finite`,
+    `unsupported_dtype`, `unsupported_format`.
+    """
+    with _admit(path, format) as arrays:
+        rows = _rows(arrays)
+        return DatasetFacts(rows, tuple(_facts(array) for array in arrays))
+
+
+def read(path: Path, format: str) -> dict[str, NDArray[Any]]:  # noqa: A002  # the word the contract uses
+    """The arrays by name, read-only, mapped from the file where it is not compressed.
+
+    Raises `Rejected` like `inspect`, but does not look at the values.
+    """
+    with _admit(path, format) as arrays:
+        _rows(arrays)
+        return {array.name: _load(path, array) for array in arrays}
+
+
+def _admit(path: Path, format: str) -> AbstractContextManager[list[StoredArray]]:  # noqa: A002
+    if format not in _FORMATS:
+        raise Rejected(
+            "unsupported_format",
+            f"{show(format)} is no format of data sets.",
+            hint=f"Use one of {', '.join(FORMATS)}.",
+        )
+    return _FORMATS[format](path)
+
+
+def _rows(arrays: list[StoredArray]) -> int:
+    """The length of the first axis that all arrays share."""
+    if not arrays:
+        raise Rejected("no_arrays", "The data set holds no arrays.")
+    for array in arrays:
+        if array.dtype == "bfloat16":
+            raise Rejected(
+                "unsupported_dtype",
+                f"The array {show(array.name)} has the dtype bfloat16, which is not supported in data sets.",
+                hint="Save it as float32.",
+            )
+        if 0 in array.shape or not array.shape:
+            raise Rejected("no_rows", f"The array {show(array.name)} has no rows or no values.")
+    if len({array.shape[0] for array in arrays}) > 1:
+        counts = ", ".join(f"{array.name} has {array.shape[0]}" for array in arrays[:20])
+        raise Rejected(
+            "rows_differ",
+            f"The arrays differ in their number of rows: {counts}.",
+            hint="The first axis of every array counts the examples.",
+        )
+    return arrays[0].shape[0]
+
+
+def _facts(array: StoredArray) -> ArrayFacts:
+    minimum, maximum = math.inf, -math.inf
+    for chunk in array.chunks():
+        values = np.frombuffer(chunk, array.dtype)
+        # NaN is neither smaller nor larger, so Python's own min would lose it.
+        minimum = float(np.minimum(minimum, values.min()))
+        maximum = float(np.maximum(maximum, values.max()))
+    if not (math.isfinite(minimum) and math.isfinite(maximum)):
+        raise Rejected(
+            "not_finite",
+            f"The array {show(array.name)} holds NaN or infinite values.",
+            hint="Drop or replace these rows.",
+        )
+    return ArrayFacts(array.name, array.dtype, array.shape, minimum, maximum)
+
+
+def _load(path: Path, array: StoredArray) -> NDArray[Any]:
+    order: Any = "F" if array.column_major else "C"
+    if array.position is not None:
+        return np.memmap(path, array.dtype, "r", array.position, array.shape, order)
+    values = np.empty(math.prod(array.shape), array.dtype)
+    filled = 0
+    for chunk in array.chunks():
+        part = np.frombuffer(chunk, array.dtype)
+        values[filled : filled + len(part)] = part
+        filled += len(part)
+    values.flags.writeable = False
+    return values.reshape(array.shape, order=order)
