@@ -1,9 +1,12 @@
 """Losses: zero for a perfect student, the same for logits and probabilities, never without a goal."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch.nn import functional as F
 
+from workers.engine.graph.outputs import OutputKind
 from workers.engine.losses import make_loss
 
 
@@ -21,13 +24,14 @@ def test_a_student_equal_to_its_teacher_has_no_divergence(logits: torch.Tensor) 
 def test_probabilities_and_log_probabilities_mean_what_logits_mean(logits: torch.Tensor) -> None:
     target = torch.arange(16) % 5
     other = logits.roll(1, 0)
+    scales: dict[OutputKind, Callable[[torch.Tensor], torch.Tensor]] = {
+        "logits": lambda t: t,
+        "probabilities": lambda t: t.softmax(-1),
+        "log_probabilities": lambda t: t.log_softmax(-1),
+    }
     values = [
         float(make_loss("classes", kind, distill=True)(convert(logits), convert(other), target))
-        for kind, convert in (
-            ("logits", lambda t: t),
-            ("probabilities", lambda t: t.softmax(-1)),
-            ("log_probabilities", lambda t: t.log_softmax(-1)),
-        )
+        for kind, convert in scales.items()
     ]
     assert values == pytest.approx([values[0]] * 3, rel=1e-4)
 

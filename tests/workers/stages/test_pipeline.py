@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from tests.workers.engine.networks import Convolutional, image_network, seeded
 from workers.engine.errors import EngineError
 from workers.engine.formats import pt2
 from workers.engine.measure import cost
-from workers.messages import Advanced, Message, Noticed, Order, StageFinished, StageStarted, Succeeded
+from workers.messages import Advanced, Kind, Message, Noticed, Order, StageFinished, StageStarted, Succeeded
 from workers.stages import pipeline
 
 MODEL = "mdl_" + "0" * 32
@@ -169,18 +168,16 @@ def test_an_unreachable_budget_names_the_field_and_the_least(inputs: Path, tmp_p
     assert (raised.value.code, raised.value.field) == ("budget_unreachable", "target.keep")
 
 
-def _inspection(kind: Any, upload: Callable[[Path], None], tmp_path: Path, stored_as: str) -> Any:
-    (tmp_path / "inputs").mkdir()
-    upload(tmp_path / "inputs" / "upload")
+def _inspection(kind: Kind, upload: Path, stored_as: str, workspace: Path) -> Any:
+    (workspace / "inputs").mkdir()
+    shutil.copy(upload, workspace / "inputs" / "upload")
     order = Order(job_id="job_1", kind=kind, attempt=1, formats={"upload": stored_as})
-    pipeline.run(order, tmp_path, lambda _: None)
-    return json.loads((tmp_path / "result.json").read_text())
+    pipeline.run(order, workspace, lambda _: None)
+    return json.loads((workspace / "result.json").read_text())
 
 
 def test_a_model_is_described(inputs: Path, tmp_path: Path) -> None:
-    summary = _inspection(
-        "inspect_model", lambda path: shutil.copy(inputs / "model", path) and None, tmp_path, "pt2"
-    )
+    summary = _inspection("inspect_model", inputs / "model", "pt2", tmp_path)
     assert summary["inputs"][0]["name"] == "x"
     assert summary["inputs"][0]["shape"][1:] == [3, 8, 8]
     assert isinstance(summary["inputs"][0]["shape"][0], str)
@@ -190,9 +187,7 @@ def test_a_model_is_described(inputs: Path, tmp_path: Path) -> None:
 
 
 def test_a_data_set_is_described(inputs: Path, tmp_path: Path) -> None:
-    summary = _inspection(
-        "inspect_dataset", lambda path: shutil.copy(inputs / "test", path) and None, tmp_path, "npz"
-    )
+    summary = _inspection("inspect_dataset", inputs / "test", "npz", tmp_path)
     assert summary["rows"] == 60
     target = next(array for array in summary["arrays"] if array["name"] == "target")
     assert target["dtype"] == "int64"

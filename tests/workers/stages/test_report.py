@@ -35,16 +35,12 @@ def test_the_verdict(candidate: tuple[int, int, float, float | None], expected: 
 
 
 def test_less_is_better_for_perplexity() -> None:
-    original, worse = (_measured(p, p, 1.0 - i / 2, v) for i, (p, v) in enumerate(((100, 5.0), (50, 6.0))))
-    metrics = [m.metric.model_copy(update={"name": "perplexity"}) for m in (original, worse) if m.metric]
-    original, worse = (
-        m.model_copy(update={"metric": metric}) for m, metric in zip((original, worse), metrics, strict=True)
-    )
-    assert verdict(original, worse)[0] == "trade_off"
-    assert (
-        verdict(
-            worse.model_copy(update={"parameters": 100, "macs": 100}),
-            original.model_copy(update={"parameters": 50, "macs": 50}),
-        )[0]
-        != "not_worth_it"
-    )
+    def perplexity(parameters: int, value: float) -> Measured:
+        measured = _measured(parameters, parameters, parameters / 100, value)
+        assert measured.metric is not None
+        return measured.model_copy(
+            update={"metric": measured.metric.model_copy(update={"name": "perplexity"})}
+        )
+
+    assert verdict(perplexity(100, 5.0), perplexity(50, 6.0))[0] == "trade_off"
+    assert verdict(perplexity(100, 5.0), perplexity(50, 4.0))[0] == "better"

@@ -15,7 +15,7 @@ from workers.engine.formats.interpreter import interpreter
 from workers.engine.graph.network import Dimension, Input, Network, export, trace
 
 # Where a graph was written down tells about the machine, and no reader needs it.
-_PROVENANCE = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn")
+_PROVENANCE = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
 _PATH = re.compile(r"(?:[A-Za-z]:)?(?:[\\/][\w.+@-]+){2,}")
 
 

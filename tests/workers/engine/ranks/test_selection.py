@@ -23,7 +23,7 @@ def _network() -> Network:
 
 
 def _after(decisions: Sequence[Decision], total: int, of: Currency) -> int:
-    saved = [
+    saved: list[int] = [
         getattr(decision.layer, of) - getattr(decision.form, of) for decision in decisions if decision.form
     ]
     return total - sum(saved)
