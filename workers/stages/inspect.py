@@ -20,6 +20,10 @@ from workers.stages.context import Context, save
 def run(context: Context) -> None:
     """The job's first stage: the model as this job sees it."""
     summary = describe(context.original)
+    for operator in cost.count(context.original).uncounted:
+        context.notice(
+            "uncounted_operator", f"no formula counts the MACs of {operator}: they are a lower bound"
+        )
     for spec in context.original.inputs:
         if not any(node.users for node in context.original.module.graph.nodes if node.name == spec.name):
             context.notice("unused_input", f"the network never uses its input {spec.name!r}")

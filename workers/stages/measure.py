@@ -24,6 +24,7 @@ from workers.stages.context import Context, load, save
 
 ORIGINAL = "original"
 _THREADS = 1  # latencies of one thread compare across machines and jobs
+_TIMING_SECONDS = 3.0  # per runtime, all networks together; thirty runs each at least
 _NOISE_ROWS = 64  # examples of noise where the user gave no data
 
 
@@ -117,13 +118,9 @@ class _Judge:
 
 def noise(context: Context) -> Examples:
     """Normal noise (zeros for integer inputs) in place of data that the user did not give."""
-    inputs = context.original.inputs
     torch.manual_seed(context.spec.seed)
-    shapes = context.original.sizes(_NOISE_ROWS)
-    arrays = [np.random.default_rng(context.spec.seed).standard_normal(shape) for shape in shapes]
-    floating = [spec.dtype.is_floating_point for spec in inputs]
-    values = [array if real else np.zeros_like(array) for array, real in zip(arrays, floating, strict=True)]
-    return Examples(tuple(values), None, tuple(spec.dtype for spec in inputs))
+    arrays = tuple(example.numpy() for example in context.original.examples(_NOISE_ROWS))
+    return Examples(arrays, None, tuple(spec.dtype for spec in context.original.inputs))
 
 
 def _export(context: Context, network: Network, stem: Path) -> None:
@@ -148,7 +145,7 @@ def _latencies(networks: Mapping[str, Network], folder: Path) -> dict[str, dict[
             name: latency.onnx_runner(path, examples, _THREADS) for name, path in exported.items()
         }
     for runtime, runners in runtimes.items():
-        for name, timed in latency.interleave(runners).items():
+        for name, timed in latency.interleave(runners, seconds=_TIMING_SECONDS).items():
             found[name][runtime] = Latency(**asdict(timed))
     return found
 

@@ -32,16 +32,6 @@ class Input:
     dtype: torch.dtype
     shape: tuple[int | Dimension, ...]
 
-    def size(self, length: int) -> tuple[int, ...]:
-        """The shape with every variable axis at `length`, moved into its bounds."""
-        return tuple(axis if isinstance(axis, int) else _bounded(axis, length) for axis in self.shape)
-
-    def example(self, length: int) -> Tensor:
-        """A tensor of that size on the CPU: normal noise, or zeros where the input is not floating."""
-        if self.dtype.is_floating_point:
-            return torch.randn(self.size(length), dtype=self.dtype)
-        return torch.zeros(self.size(length), dtype=self.dtype)
-
 
 @dataclass(frozen=True)
 class Network:
@@ -79,9 +69,14 @@ class Network:
             for spec in self.inputs
         )
 
-    def examples(self, length: int = 1) -> tuple[Tensor, ...]:
-        """Example inputs with every variable axis at `length`."""
-        return tuple(spec.example(length) for spec in self.inputs)
+    def examples(self, batch: int = 1) -> tuple[Tensor, ...]:
+        """Inputs for that batch on the CPU: normal noise, or zeros where an input is not floating."""
+        return tuple(
+            torch.randn(size, dtype=spec.dtype)
+            if spec.dtype.is_floating_point
+            else torch.zeros(size, dtype=spec.dtype)
+            for spec, size in zip(self.inputs, self.sizes(batch), strict=True)
+        )
 
 
 def trace(module: nn.Module, inputs: Sequence[Input]) -> Network:
