@@ -1,0 +1,1 @@
+"""Benchmarks: ratios within one interleaved run, medians. Run them with `make bench`."""
