@@ -99,14 +99,15 @@ def _without_mutation(program: Program) -> tuple[list[Call], set[str]]:
         if written <= inputs:
             owners |= _aliases(call, owners)
             calls.append(call)
-        elif not _only_counts(call, program):
+        elif _is_used({*(name for name in owners if owners[name] in written), *call.results}, call, program):
             raise mutates(call.operator)
     return calls, cloned
 
 
-def _only_counts(call: Call, program: Program) -> bool:
+def _is_used(names: set[str | None], call: Call, program: Program) -> bool:
+    """Whether anything but `call` reads one of the values."""
     used = set(program.outputs).union(*(other.references for other in program.calls if other is not call))
-    return not used & (call.references | set(call.results))
+    return not used.isdisjoint(names)
 
 
 def _written(call: Call) -> set[str]:
