@@ -280,7 +280,10 @@ MODEL_CHANGES: list[tuple[Callable[[Any], object], str]] = [
     (lambda d: add(d)["inputs"][0].update(arg={}), "malformed"),
     (lambda d: add(d)["inputs"][0].update(arg={"as_custom_obj": {"name": "x"}}), "unsupported_argument"),
     (lambda d: add(d)["inputs"][0].update(arg={"as_operator": "os.system"}), "unsupported_argument"),
-    (lambda d: add(d)["inputs"][0].update(arg={"as_graph": {"name": "g", "graph": {}}}), "subgraph"),
+    (
+        lambda d: add(d)["inputs"][0].update(arg={"as_graph": {"name": "g", "graph": {}}}),
+        "unsupported_argument",
+    ),
     (lambda d: add(d)["inputs"][0].update(arg={"as_int": 2**63}), "malformed"),
     (lambda d: add(d)["inputs"][0].update(arg={"as_int": "1"}), "malformed"),
     (lambda d: add(d)["inputs"][0].update(arg={"as_float": "1e9"}), "malformed"),

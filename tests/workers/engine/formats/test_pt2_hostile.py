@@ -193,6 +193,15 @@ def test_a_graph_that_torch_cannot_run_is_rejected_with_the_reason(good: Entries
     assert "site-packages" not in found.detail
 
 
+def test_tensors_of_two_types_in_one_entry_cannot_break_the_reader(good: Entries, tmp_path: Path) -> None:
+    def overlap(document: Any) -> None:
+        document["config"]["0.bias"]["path_name"] = document["config"]["2.bias"]["path_name"]
+        document["config"]["0.bias"]["tensor_meta"].update(dtype=8, sizes=[{"as_int": 1}])
+
+    path = pack(tmp_path / "forged.pt2", edit_json(good, "model_weights_config.json", overlap))
+    assert rejection(pt2.read, path).code == "cannot_trace"
+
+
 class Counting(nn.Module):
     def __init__(self) -> None:
         super().__init__()
