@@ -20,7 +20,7 @@ _HINT = "Call eval() on the model before exporting it."
 def parse(nodes: list[Any], known: set[str]) -> tuple[Call, ...]:
     """The calls in order. `known` holds the values given from outside, and grows by their results.
 
-    Raises `Rejected`: `unknown_operator`, `unknown_value`, `subgraph`, `unsupported_argument`, `malformed`.
+    Raises `Rejected`: `unknown_operator`, `unknown_value`, `unsupported_argument`, `malformed`.
     """
     calls = []
     for node in nodes:
@@ -95,12 +95,6 @@ def _result(kind: str, value: object) -> str | None:
 
 def _argument(document: object, known: set[str]) -> Argument:
     kind, value = union(document)
-    if kind == "as_graph":
-        raise Rejected(
-            "subgraph",
-            "The model contains a nested graph (control flow, or a context such as torch.no_grad).",
-            hint="Export it without control flow and without torch.no_grad inside forward.",
-        )
     if kind not in _READERS:
         raise Rejected("unsupported_argument", f"An operator takes an argument of the kind {show(kind)}.")
     return _READERS[kind](value, known)

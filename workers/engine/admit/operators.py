@@ -98,8 +98,11 @@ def check(target: str) -> None:
     # An `out` overload writes into whatever tensor it is given.
     if target in SYMBOLIC or (found and found[1] in ATEN and not found[2].endswith("out")):
         return
+    nested = target.startswith("torch.ops.higher_order.")
     raise Rejected(
         "unknown_operator",
         f"The model calls the operator {show(target)}, which is not supported.",
-        hint="Replace the operator by standard torch.nn or torch.nn.functional calls and export again.",
+        hint="Export the model without control flow, scans, or torch.no_grad inside forward."
+        if nested
+        else "Replace the operator by standard torch.nn or torch.nn.functional calls and export again.",
     )

@@ -77,7 +77,7 @@ class Call:
     @property
     def references(self) -> set[str]:
         """The names of the values it reads."""
-        return set().union(*map(_names, (*self.arguments, *self.keywords.values())))
+        return names_in((*self.arguments, *self.keywords.values()))
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,10 @@ class Program:
     outputs: tuple[str, ...]
 
 
-def _names(argument: Argument) -> set[str]:
+def names_in(argument: Argument) -> set[str]:
+    """The names of the values that an argument refers to."""
     if isinstance(argument, Reference):
         return {argument.name}
     if isinstance(argument, tuple):
-        return set().union(*map(_names, argument))
+        return set().union(*map(names_in, argument))
     return set()

@@ -199,6 +199,7 @@ def _program(document: dict[str, Any], payloads: dict[str, dict[str, Payload]]) 
             raise Rejected("unsupported_input", f"The model takes an input of the kind {show(kind)}.")
     if not inputs:
         raise Rejected("unsupported_input", "The model takes no tensor.")
+    _check_examples(inputs)
     known: set[str] = set()
     calls.claim([spec.name for spec in inputs] + [state.name for state in states], known)
     return Program(
@@ -254,13 +255,8 @@ def _input(value: object, tensors: dict[str, Any], ranges: dict[str, Any]) -> Pr
         raise Rejected("hostile_name", f"{show(name)} is not accepted as the name of an input.")
     meta = field(tensors, name, dict)
     _check_placement(meta, name)
-    spec = ProgramInput(
-        name,
-        dtype(field(meta, "dtype", int)),
-        tuple(_axis(item, ranges, name) for item in field(meta, "sizes", list)),
-    )
-    _check_example(spec)
-    return spec
+    shape = tuple(_axis(item, ranges, name) for item in field(meta, "sizes", list))
+    return ProgramInput(name, dtype(field(meta, "dtype", int)), shape)
 
 
 def _axis(item: object, ranges: dict[str, Any], name: str) -> int | Axis:
@@ -292,11 +288,14 @@ def _bound(bounds: dict[str, Any], key: str) -> int | None:
     return bound if abs(bound) < 1 << 62 else None
 
 
-def _check_example(spec: ProgramInput) -> None:
+def _check_examples(inputs: list[ProgramInput]) -> None:
     """The trace allocates example inputs, with short variable axes: they must not be huge."""
-    lengths = (axis if isinstance(axis, int) else max(axis.minimum, 32) for axis in spec.shape)
-    if math.prod(lengths) * BYTES[spec.dtype] > MAX_EXPANDED_BYTES:
-        raise Rejected("input_too_large", f"The input {show(spec.name)} is too large for any example of it.")
+    size = 0
+    for spec in inputs:
+        lengths = (axis if isinstance(axis, int) else max(axis.minimum, 32) for axis in spec.shape)
+        size += math.prod(lengths) * BYTES[spec.dtype]
+    if size > MAX_EXPANDED_BYTES:
+        raise Rejected("input_too_large", "The smallest inputs that the model takes are too large.")
 
 
 def _outputs(specs: list[Any], known: set[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from workers.engine.admit.calls import mutates
-from workers.engine.admit.program import Argument, Call, Program, Reference, State, TorchConstant
+from workers.engine.admit.program import Argument, Call, Program, Reference, State, TorchConstant, names_in
 from workers.engine.errors import Rejected
 
 _SYMBOLIC_PACKAGES = {"_operator": operator, "math": math, "torch": torch}
@@ -99,14 +99,15 @@ def _without_mutation(program: Program) -> tuple[list[Call], set[str]]:
         if written <= inputs:
             owners |= _aliases(call, owners)
             calls.append(call)
-        elif not _only_counts(call, program):
+        elif _is_used({*(name for name in owners if owners[name] in written), *call.results}, call, program):
             raise mutates(call.operator)
     return calls, cloned
 
 
-def _only_counts(call: Call, program: Program) -> bool:
+def _is_used(names: set[str | None], call: Call, program: Program) -> bool:
+    """Whether anything but `call` reads one of the values."""
     used = set(program.outputs).union(*(other.references for other in program.calls if other is not call))
-    return not used & (call.references | set(call.results))
+    return not used.isdisjoint(names)
 
 
 def _written(call: Call) -> set[str]:
@@ -129,11 +130,10 @@ def _aliases(call: Call, owners: Mapping[str, str]) -> dict[str, str]:
 
 def _named(call: Call) -> list[tuple[str, Any]]:
     """The values a call takes, each with its argument in the operator's schema."""
-    return [
-        (name, argument)
-        for value, argument in zip(call.arguments, _schema_arguments(call), strict=False)
-        for name in Call(call.operator, (value,), {}, (), unpacked=False).references
-    ]
+    schema = {argument.name: argument for argument in _schema_arguments(call)}
+    taken = [*zip(schema.values(), call.arguments, strict=False)]
+    taken += [(schema[name], value) for name, value in call.keywords.items() if name in schema]
+    return [(name, argument) for argument, value in taken for name in names_in(value)]
 
 
 def _schema_arguments(call: Call) -> list[Any]:

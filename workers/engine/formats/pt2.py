@@ -28,17 +28,17 @@ def read(path: Path) -> Network:
     but one tensor returns a flat tuple. Raises `Rejected`, never with a path of the server.
     """
     with admission.admit(path) as (program, archive):
-        tensors = _tensors(program, archive)
-    try:
-        return trace(interpreter(program, tensors), [_input(spec) for spec in program.inputs])
-    except Rejected:
-        raise
-    except Exception as error:  # whatever torch raises on a graph that makes no sense to it
-        raise Rejected(
-            "cannot_trace",
-            f"torch cannot run the model: {_reason(error)}",
-            hint="Check that the model runs after torch.export.load, and export it again.",
-        ) from error
+        try:
+            module = interpreter(program, _tensors(program, archive))
+            return trace(module, [_input(spec) for spec in program.inputs])
+        except (Rejected, OSError, MemoryError):
+            raise
+        except Exception as error:  # whatever torch raises on a graph that makes no sense to it
+            raise Rejected(
+                "cannot_trace",
+                f"torch cannot run the model: {_reason(error)}",
+                hint="Check that the model runs after torch.export.load, and export it again.",
+            ) from error
 
 
 def write(network: Network, path: Path) -> None:

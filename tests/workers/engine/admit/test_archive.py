@@ -166,6 +166,17 @@ def test_a_huge_directory_is_refused_before_it_is_read(tmp_path: Path) -> None:
     assert code(path) == "too_many_entries"
 
 
+def test_large_archives_carry_a_second_directory_record_that_is_held_to_the_same_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
+    path = pack(tmp_path / "file", {"a": b"1", "b": b"2"})
+    assert b"PK\x06\x06" in path.read_bytes()
+    assert read_all(path) == {"a": b"1", "b": b"2"}
+    patched(path, (b"PK\x06\x06", 40, struct.pack("<Q", archive.MAX_DIRECTORY_BYTES + 1)))
+    assert code(path) == "too_many_entries"
+
+
 def test_an_entry_beyond_the_limit_is_not_read(good: Path) -> None:
     with open_archive(good, Rules()) as opened:
         assert rejection(lambda _: opened.read("a/one", 99), good).code == "too_large"

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
-from tests.workers.engine.formats.zoo import ZOO, Case
+from tests.workers.engine.formats.zoo import BATCH, ZOO, Case
 from workers.engine.formats import pt2
 from workers.engine.graph.network import Dimension, call_nodes
 
@@ -88,3 +90,73 @@ def test_layers_stay_whole_nodes(tmp_path: Path) -> None:
         torch.ops.aten.lstm.input,
         torch.ops.aten.linear.default,
     } <= targets
+
+
+class Regularised(nn.Module):
+    """Everything that differs between training and evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4), nn.Dropout(0.5))
+        self.rnn = nn.LSTM(4, 4, num_layers=2, dropout=0.5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.rnn(self.conv(x).transpose(1, 2))
+        mixed: Tensor = F.scaled_dot_product_attention(y, y, y, dropout_p=0.5 if self.training else 0.0)
+        return mixed
+
+
+def test_a_model_exported_in_training_mode_is_read_in_evaluation_mode(tmp_path: Path) -> None:
+    case = Case(Regularised, lambda batch, _: (torch.randn(batch, 2, 6),), ({0: BATCH},))
+    torch.export.save(case.program(train=True), tmp_path / "train.pt2")
+    network = pt2.read(tmp_path / "train.pt2")
+    (x,) = case.draw(4, 0)
+    before = {name: value.clone() for name, value in network.module.state_dict().items()}
+    assert torch.allclose(network(x), case.program().module()(x), atol=1e-6)
+    assert all(torch.equal(value, before[name]) for name, value in network.module.state_dict().items())
+
+
+def test_the_callers_tensors_are_not_written_into(tmp_path: Path) -> None:
+    ZOO["in_place"].save(tmp_path / "model.pt2")
+    x = -torch.ones(3, 4)
+    assert not pt2.read(tmp_path / "model.pt2")(x).any()
+    assert torch.equal(x, -torch.ones(3, 4))
+
+
+class Optional(nn.Module):
+    def forward(self, x: Tensor, bias: Tensor | None = None, scale: float = 1.0) -> dict[str, Tensor | None]:
+        return {"scaled": x * scale if bias is None else x + bias, "nothing": None}
+
+
+def test_arguments_fixed_at_export_and_empty_outputs_are_left_out(tmp_path: Path) -> None:
+    program = torch.export.export(Optional(), (torch.ones(2), None, 2.5))
+    torch.export.save(program, tmp_path / "model.pt2")
+    network = pt2.read(tmp_path / "model.pt2")
+    assert [spec.name for spec in network.inputs] == ["x"]
+    assert torch.equal(network(torch.ones(2)), torch.full((2,), 2.5))
+
+
+class Shared(nn.Module):
+    """A buffer that is a view of a parameter's storage, and one that is expanded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3))
+        self.register_buffer("head", self.weight.detach()[:2])
+        self.register_buffer("mask", torch.ones(1).expand(1000))
+        self.register_buffer("nothing", torch.zeros(0, 3))
+        self.frozen = nn.Parameter(torch.randn(3), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        head: Tensor = self.head  # type: ignore[assignment]
+        return F.linear(x, self.weight).sum() + F.linear(x, head).sum() + self.frozen.sum()
+
+
+def test_views_of_one_storage_stay_views(tmp_path: Path) -> None:
+    torch.export.save(torch.export.export(Shared().eval(), (torch.ones(2, 3),)), tmp_path / "model.pt2")
+    module = pt2.read(tmp_path / "model.pt2").module
+    head, weight = module.get_buffer("head"), module.get_parameter("weight")
+    assert head.untyped_storage().data_ptr() == weight.untyped_storage().data_ptr()
+    assert module.get_buffer("mask").stride() == (0,)
+    assert module.get_buffer("nothing").shape == (0, 3)
+    assert not module.get_parameter("frozen").requires_grad

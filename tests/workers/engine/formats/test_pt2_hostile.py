@@ -1,0 +1,297 @@
+"""Attacks on the whole reader: nothing runs, only `Rejected` comes out, and the next good file is read."""
+
+import functools
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from tests.workers.engine.formats.zoo import BATCH, ZOO
+from tests.workers.engine.hostile import Entries, edit_json, pack, rejection, unpack
+from workers.engine.errors import Rejected
+from workers.engine.formats import pt2
+
+MODEL = "models/model.json"
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Entries:
+    path = tmp_path_factory.mktemp("good") / "model.pt2"
+    ZOO["mlp"].save(path)
+    return unpack(path)
+
+
+class Canary:
+    """Leaves a file behind wherever a pickle of it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def graph_module(document: Any) -> Any:
+    return document["graph_module"]
+
+
+def poison_guards(document: Any, code: str) -> None:
+    document["guards_code"] = [code]
+
+
+def poison_verifiers(document: Any, code: str) -> None:
+    document["verifiers"] = [code]
+
+
+def poison_treespec(document: Any, code: str) -> None:
+    spec = json.dumps([1, {"type": "enum", "context": {"__enum__": True, "fqn": code}, "children_spec": []}])
+    graph_module(document)["module_call_graph"][0]["signature"].update(in_spec=spec, out_spec=code)
+
+
+def poison_metadata(document: Any, code: str) -> None:
+    graph_module(document)["metadata"] = {"custom": code}
+    for node in graph_module(document)["graph"]["nodes"]:
+        node["metadata"] = {"stack_trace": code, "nn_module_stack": code, "custom": code, "torch_fn": code}
+
+
+def poison_argument_names(document: Any, code: str) -> None:
+    graph_module(document)["module_call_graph"][0]["signature"]["forward_arg_names"] = [code]
+
+
+def poison_expressions(document: Any, code: str) -> None:
+    for value in graph_module(document)["graph"]["tensor_values"].values():
+        for size in value["sizes"]:
+            if "as_expr" in size:
+                size["as_expr"]["expr_str"] = code
+
+
+def poison_inputs(document: Any, code: str) -> None:
+    graph = graph_module(document)["graph"]
+    name = f"x=[{code}]"
+    graph["tensor_values"][name] = graph["tensor_values"]["input"]
+    graph_module(document)["signature"]["input_specs"][-1]["user_input"]["arg"]["as_tensor"]["name"] = name
+
+
+def poison_parameters(document: Any, code: str) -> None:
+    graph_module(document)["signature"]["input_specs"][0]["parameter"]["parameter_name"] = f"w;{code}"
+
+
+def poison_operators(document: Any, code: str) -> None:
+    graph_module(document)["graph"]["nodes"][0]["target"] = code
+
+
+IGNORED = [poison_guards, poison_verifiers, poison_treespec, poison_metadata, poison_argument_names]
+REFUSED = [poison_expressions, poison_inputs, poison_parameters, poison_operators]
+
+
+@pytest.mark.parametrize("poison", IGNORED + REFUSED)
+def test_code_in_the_program_never_runs(
+    poison: Callable[[Any, str], None], good: Entries, tmp_path: Path
+) -> None:
+    canary = tmp_path / "canary"
+    code = f"__import__('pathlib').Path({str(canary)!r}).touch()"
+    path = pack(tmp_path / "forged.pt2", edit_json(good, MODEL, lambda document: poison(document, code)))
+    if poison in IGNORED:
+        assert pt2.read(path).inputs[0].name == "input"
+    else:
+        assert rejection(pt2.read, path).code in ("hostile_name", "unknown_operator", "unsupported_dimension")
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "data/weights/weight_0",
+        "data/constants/tensor_0",
+        "data/constants/custom_obj_0",
+        "data/sample_inputs/model.pt",
+        "models/model.json",
+        "data/weights/model_weights_config.json",
+    ],
+)
+@pytest.mark.parametrize("pickled", [True, False])
+def test_pickles_are_never_loaded(entry: str, pickled: bool, good: Entries, tmp_path: Path) -> None:
+    def claim(document: Any) -> None:
+        document["config"]["0.weight"].update(use_pickle=pickled)
+
+    canary = tmp_path / "canary"
+    entries = good | {f"model/{entry}": pickle.dumps(Canary(canary))}
+    if pickled and "config" not in entry:
+        entries = edit_json(entries, "model_weights_config.json", claim)
+    path = pack(tmp_path / "forged.pt2", entries)
+    if pickled or ("sample_inputs" not in entry and "tensor_0" not in entry):
+        assert isinstance(rejection(pt2.read, path), Rejected)
+    else:
+        assert pt2.read(path).inputs
+    assert not canary.exists()
+
+
+def test_a_good_file_is_read_after_every_attack(good: Entries, tmp_path: Path) -> None:
+    for poison in REFUSED:
+        entries = edit_json(good, MODEL, functools.partial(poison, code="exit()"))
+        rejection(pt2.read, pack(tmp_path / "forged.pt2", entries))
+        assert pt2.read(pack(tmp_path / "good.pt2", good))(torch.ones(2, 6)).shape == (2, 3)
+
+
+def test_nothing_is_written_outside_or_inside(good: Entries, tmp_path: Path) -> None:
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    path = pack(folder / "forged.pt2", good | {"../evil": b"1", "model/../../evil": b"1"})
+    assert rejection(pt2.read, path).code == "unsafe_entry"
+    assert [item.name for item in tmp_path.rglob("*")] == ["inner", "forged.pt2"]
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("forward", "hostile_name"),
+        ("forward.weight", "hostile_name"),
+        ("training", "hostile_name"),
+        ("_parameters", "hostile_name"),
+        ("register_buffer.weight", "hostile_name"),
+        ("0.bias.weight", "hostile_name"),
+    ],
+)
+def test_names_that_would_replace_parts_of_a_module_are_refused(
+    path: str, code: str, good: Entries, tmp_path: Path
+) -> None:
+    def rename_weight(document: Any) -> None:
+        document["config"][path] = document["config"].pop("2.weight")
+
+    def rename(document: Any) -> None:
+        specs = graph_module(document)["signature"]["input_specs"]
+        specs[[spec.get("parameter", {}).get("parameter_name") for spec in specs].index("2.weight")][
+            "parameter"
+        ]["parameter_name"] = path
+
+    entries = edit_json(edit_json(good, MODEL, rename), "model_weights_config.json", rename_weight)
+    assert rejection(pt2.read, pack(tmp_path / "forged.pt2", entries)).code == code
+
+
+def test_an_unknown_overload_is_named(good: Entries, tmp_path: Path) -> None:
+    def change(document: Any) -> None:
+        graph_module(document)["graph"]["nodes"][0]["target"] = "torch.ops.aten.linear.evil"
+
+    found = rejection(pt2.read, pack(tmp_path / "forged.pt2", edit_json(good, MODEL, change)))
+    assert (found.code, "aten.linear.evil" in found.detail) == ("unknown_operator", True)
+
+
+def test_a_graph_that_torch_cannot_run_is_rejected_with_the_reason(good: Entries, tmp_path: Path) -> None:
+    def change(document: Any) -> None:
+        graph_module(document)["graph"]["nodes"][0]["inputs"][1]["arg"]["as_tensor"]["name"] = "p_2_weight"
+
+    found = rejection(pt2.read, pack(tmp_path / "forged.pt2", edit_json(good, MODEL, change)))
+    assert found.code == "cannot_trace"
+    assert "\n" not in found.detail
+    assert "site-packages" not in found.detail
+
+
+def test_tensors_of_two_types_in_one_entry_cannot_break_the_reader(good: Entries, tmp_path: Path) -> None:
+    def overlap(document: Any) -> None:
+        document["config"]["0.bias"]["path_name"] = document["config"]["2.bias"]["path_name"]
+        document["config"]["0.bias"]["tensor_meta"].update(dtype=8, sizes=[{"as_int": 1}])
+
+    path = pack(tmp_path / "forged.pt2", edit_json(good, "model_weights_config.json", overlap))
+    assert rejection(pt2.read, path).code == "cannot_trace"
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.view(-1).add_(1.0)  # type: ignore[operator]
+        return torch.mul(x, self.calls)  # type: ignore[arg-type]
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))
+        return result
+
+
+@pytest.mark.parametrize(
+    ("module", "code"), [(Counting(), "mutates_state"), (Branching(), "unknown_operator")]
+)
+def test_models_outside_of_what_is_supported_are_rejected(
+    module: nn.Module, code: str, tmp_path: Path
+) -> None:
+    program = torch.export.export(module.eval(), (torch.ones(3, 2),), dynamic_shapes=({0: BATCH},))
+    torch.export.save(program, tmp_path / "model.pt2")
+    found = rejection(pt2.read, tmp_path / "model.pt2")
+    assert found.code == code
+    assert found.hint
+
+
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**65), 2**65),
+    st.sampled_from([0, 1, -1, 2, 3, 7, 2**31, 2**62, 2**63]),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(
+        ["input", "p_0_weight", "linear", "torch.ops.aten.relu.default", "as_tensor", "__class__"]
+    ),
+    st.just([]),
+    st.just({}),
+    st.just({"as_int": 5}),
+    st.just({"as_tensor": {"name": "input"}}),
+    st.just([{"as_int": 1}] * 3),
+)
+
+
+def places(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths to everything inside a JSON document."""
+    items = document.items() if isinstance(document, dict) else enumerate(document)
+    found: list[tuple[Any, ...]] = []
+    for key, value in items:
+        found.append((*path, key))
+        if isinstance(value, (dict, list)):
+            found += places(value, (*path, key))
+    return found
+
+
+def mutate(document: Any, place: tuple[Any, ...], value: Any, how: str) -> None:
+    for key in place[:-1]:
+        document = document[key]
+    if how == "replace":
+        document[place[-1]] = value
+    elif how == "remove":
+        del document[place[-1]]
+    elif isinstance(document, list):
+        document.append(document[place[-1]])
+    else:
+        document[str(value)] = document[place[-1]]
+
+
+@pytest.mark.parametrize("entry", [MODEL, "model_weights_config.json"])
+@settings(
+    max_examples=120,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(data=st.data())
+def test_a_mutated_document_is_read_or_rejected(
+    entry: str, data: st.DataObject, good: Entries, tmp_path: Path
+) -> None:
+    def change(document: Any) -> None:
+        where = [place for place in places(document) if "module_call_graph" not in place]
+        place = data.draw(st.sampled_from(where))
+        mutate(document, place, data.draw(JUNK), data.draw(st.sampled_from(["replace", "remove", "repeat"])))
+
+    path = pack(tmp_path / "forged.pt2", edit_json(good, entry, change))
+    try:
+        outcome = pt2.read(path).inputs[0].name
+    except Rejected as rejected:
+        outcome = rejected.code
+    assert outcome
