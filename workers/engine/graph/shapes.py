@@ -1,20 +1,67 @@
-"""Shapes of every value in a graph, computed on fake tensors: nothing is allocated, nothing multiplied."""
+"""Following the shapes through a graph on fake tensors: nothing is allocated, nothing multiplied."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._ops import OpOverload
+from torch._subclasses import FakeTensorMode
 from torch.fx import Interpreter, Node
+from torch.fx.node import Target
 
 from workers.engine.graph.network import Network
 
+Bound = Mapping[str, Any]
+RECURRENT = {
+    torch.ops.aten.lstm.input,
+    torch.ops.aten.gru.input,
+    torch.ops.aten.rnn_tanh.input,
+    torch.ops.aten.rnn_relu.input,
+}
 
-class _Recorder(Interpreter):
-    """Runs a graph and keeps the shape of every tensor."""
+
+class ShapeInterpreter(Interpreter):
+    """Runs a network's graph for batch 1 on tensors without data.
+
+    `current` is the node at work: where a shape cannot be followed, it says where.
+    """
 
     def __init__(self, network: Network) -> None:
-        super().__init__(network.module)
+        super().__init__(network.module, garbage_collect_values=True)
+        self._network = network
+        self.current = "its inputs"
+
+    def follow(self) -> None:
+        """Run the graph; raises what torch raises on shapes that do not fit or depend on values."""
+        with FakeTensorMode(), torch.no_grad():
+            shapes = zip(self._network.inputs, self._network.sizes(), strict=True)
+            self.run(*(torch.empty(size, dtype=spec.dtype) for spec, size in shapes))
+
+    def run_node(self, n: Node) -> Any:
+        """One node."""
+        self.current = n.name
+        return super().run_node(n)
+
+    def fetch_attr(self, target: str) -> Any:
+        """A stored tensor's shape without its data."""
+        value = super().fetch_attr(target)
+        if not isinstance(value, Tensor):
+            return value
+        return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device="cpu")
+
+    def call_function(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One operator; a recurrent layer is not unrolled."""
+        if isinstance(target, OpOverload) and target in RECURRENT:
+            return _recurrent_outputs(bind(target, args, kwargs))
+        return super().call_function(target, args, kwargs)
+
+
+class _Recorder(ShapeInterpreter):
+    """Keeps the shape of every tensor."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(network)
         self.shapes: dict[str, tuple[int, ...]] = {}
 
     def run_node(self, n: Node) -> Any:
@@ -27,7 +74,19 @@ class _Recorder(Interpreter):
 def shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor-valued node for batch 1, by node name."""
     recorder = _Recorder(network)
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        sizes = zip(network.inputs, network.sizes(), strict=True)
-        recorder.run(*(torch.empty(size, dtype=spec.dtype) for spec, size in sizes))
+    recorder.follow()
     return recorder.shapes
+
+
+def bind(target: OpOverload[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bound:
+    """An operator's arguments by their names; defaults are left out."""
+    names = [argument.name for argument in target._schema.arguments]
+    return dict(zip(names, args, strict=False)) | kwargs
+
+
+def _recurrent_outputs(bound: Bound) -> tuple[Tensor, ...]:
+    """What a recurrent layer returns: the sequence of hidden states, and its last states."""
+    states = bound["hx"] if isinstance(bound["hx"], list | tuple) else [bound["hx"]]
+    features = states[0].shape[-1] * (2 if bound["bidirectional"] else 1)
+    output = bound["input"].new_empty((*bound["input"].shape[:2], features))
+    return (output, *(torch.empty_like(state) for state in states))

@@ -2,23 +2,19 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tag, Tensor
 from torch._ops import OpOverload
-from torch._subclasses import FakeTensorMode
-from torch.fx import Interpreter, Node
 from torch.fx.node import Target
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from workers.engine.errors import EngineError
 from workers.engine.graph.network import Network
+from workers.engine.graph.shapes import RECURRENT, Bound, ShapeInterpreter, bind
 from workers.engine.measure.free import FREE
-
-Bound = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ def count(network: Network) -> Cost:
     """
     counter = _Counter(network)
     try:
-        counter.count()
+        counter.follow()
     except Exception as error:
         raise EngineError(
             "shapes_unknown",
@@ -63,40 +59,21 @@ def parameters(network: Network) -> int:
     return sum(size for _, size in distinct)
 
 
-class _Counter(Interpreter):
-    """Runs a graph on tensors without data and adds up, node by node, what each would cost."""
+class _Counter(ShapeInterpreter):
+    """Adds up, node by node, what each would cost."""
 
     def __init__(self, network: Network) -> None:
-        super().__init__(network.module, garbage_collect_values=True)
-        self.network = network
+        super().__init__(network)
         self.macs: Counter[str] = Counter()
         self.uncounted: set[str] = set()
-        self.current = "its inputs"
-        self.fakes = FakeTensorMode()
-
-    def count(self) -> None:
-        with self.fakes, torch.no_grad():
-            shapes = zip(self.network.inputs, self.network.sizes(), strict=True)
-            self.run(*(torch.empty(size, dtype=spec.dtype) for spec, size in shapes))
-
-    def run_node(self, n: Node) -> Any:
-        self.current = n.name
-        return super().run_node(n)
-
-    def fetch_attr(self, target: str) -> Any:
-        value = super().fetch_attr(target)
-        if not isinstance(value, Tensor):
-            return value
-        return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device="cpu")
 
     def call_function(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not isinstance(target, OpOverload):
             self.note(target)
             return super().call_function(target, args, kwargs)
-        if _name(target) in _RECURRENT:
-            bound = _bind(target, args, kwargs)
-            self.macs[self.current] += _recurrent(bound)
-            return _recurrent_outputs(bound)
+        if target in RECURRENT:
+            self.macs[self.current] += _recurrent(bind(target, args, kwargs))
+            return super().call_function(target, args, kwargs)
         if _known(target):
             return self.charge(target, args, kwargs)
         with _Parts(self):  # an operator without a formula costs what it is made of
@@ -106,7 +83,7 @@ class _Counter(Interpreter):
         output = target(*args, **kwargs)
         formula = _FORMULAS.get(_name(target))
         if formula is not None:
-            self.macs[self.current] += formula(_bind(target, args, kwargs), output)
+            self.macs[self.current] += formula(bind(target, args, kwargs), output)
         elif not _is_free(target):
             self.note(target)
         return output
@@ -152,11 +129,6 @@ def _is_free(target: OpOverload[..., Any]) -> bool:
     return target.is_view or bool(tags.intersection(target.tags)) or _name(target).rstrip("_") in FREE
 
 
-def _bind(target: OpOverload[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bound:
-    names = [argument.name for argument in target._schema.arguments]
-    return dict(zip(names, args, strict=False)) | kwargs
-
-
 def _product(left: str, right: str) -> Callable[[Bound, Any], int]:
     """A matrix product: every element on the left meets every column on the right."""
 
@@ -194,15 +166,6 @@ def _recurrent(bound: Bound) -> int:
     return steps * sum(weight.numel() for weight in weights if weight.dim() == 2)
 
 
-def _recurrent_outputs(bound: Bound) -> tuple[Tensor, ...]:
-    """The shapes of what a recurrent layer returns, without unrolling it."""
-    states = bound["hx"] if isinstance(bound["hx"], list | tuple) else [bound["hx"]]
-    features = states[0].shape[-1] * (2 if bound["bidirectional"] else 1)
-    output = bound["input"].new_empty((*bound["input"].shape[:2], features))
-    return (output, *(torch.empty_like(state) for state in states))
-
-
-_RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 _FORMULAS: dict[str, Callable[[Bound, Any], int]] = {
     "linear": _linear,
     "mm": _product("self", "mat2"),
