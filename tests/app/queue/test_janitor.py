@@ -16,7 +16,7 @@ def janitor(engine: Engine, broker: Broker, lease_seconds: float = 1.0) -> Janit
 
 def bells(broker: Broker, queue: str) -> int:
     with redis.Redis(unix_socket_path=str(broker.socket)) as client:
-        return int(client.llen(queue))  # type: ignore[arg-type]  # the client is typed for sync and async
+        return int(client.llen(queue))
 
 
 def test_a_queued_job_is_rung_in_its_queue(engine: Engine, broker: Broker) -> None:
