@@ -1,0 +1,101 @@
+"""A job's real process with a pipeline whose behaviour the job's seed chooses."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from app.contract.problem import Notice
+from app.contract.status import Stage
+from tests.workers.documents import REPORT, SUMMARY
+from workers.child import Emit, main
+from workers.engine.errors import EngineError
+from workers.messages import Advanced, Noticed, Order, StageFinished, StageStarted, Succeeded
+
+WORK, REFUSE, CRASH, EAT_MEMORY, DIE, BABBLE, LINK, HANG, TELL_ENVIRONMENT = range(9)
+SLOW = 100  # seeds from here on: hundredths of a second that a stage takes
+
+
+def run(order: Order, workspace: Path, emit: Emit) -> None:
+    """Do what the seed says, and otherwise go through the stages."""
+    seed = order.spec.seed if order.spec else WORK
+    _MISBEHAVE.get(seed, lambda *_: None)(workspace, emit)
+    if order.kind == "compress":
+        _stages(order, workspace, emit, (seed - SLOW) / 100 if seed >= SLOW else 0.0)
+    (workspace / "result.json").write_text(json.dumps(REPORT if order.kind == "compress" else SUMMARY))
+    emit(Succeeded())
+
+
+def _stages(order: Order, workspace: Path, emit: Emit, seconds: float) -> None:
+    """Each stage notes its attempt, after those before it, which must be there."""
+    sys.stdout.write("a library that prints must not be taken for a message\n")
+    history: list[list[object]] = []
+    for number, stage in enumerate(Stage):
+        file = workspace / "stages" / stage / "history.json"
+        if stage not in order.done:
+            emit(StageStarted(stage=stage))
+            time.sleep(seconds)
+            file.parent.mkdir()
+            file.write_text(json.dumps([*history, [stage, order.attempt]]))
+            emit(StageFinished(stage=stage))
+            emit(Noticed(notice=Notice(code="seen", detail=stage)))
+        history = json.loads(file.read_text())
+        emit(Advanced(fraction=(number + 1) / len(Stage), eta_seconds=1.0))
+    (workspace / "artifacts" / "candidate-0.pt2").write_text(json.dumps(history))
+
+
+def _refuse(_workspace: Path, _emit: Emit) -> None:
+    raise EngineError("wrong_input", "The data has no array named x.", field="data.train", hint="Add x.")
+
+
+def _crash(workspace: Path, _emit: Emit) -> None:
+    raise RuntimeError(f"a bug in {workspace}")
+
+
+def _eat_memory(_workspace: Path, _emit: Emit) -> None:
+    eaten = [bytearray(1 << 28) for _ in range(1 << 12)]
+    raise AssertionError(f"{len(eaten)} pieces were not refused")
+
+
+def _die(_workspace: Path, _emit: Emit) -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _babble(_workspace: Path, _emit: Emit) -> None:
+    for descriptor in range(3, 16):  # one of them is the private channel
+        try:
+            os.write(descriptor, b'{"type": "nonsense"}\n')
+        except OSError:
+            continue
+
+
+def _link(workspace: Path, _emit: Emit) -> None:
+    (workspace / "artifacts" / "secret.txt").symlink_to("/etc/passwd")
+
+
+def _hang(_workspace: Path, emit: Emit) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    emit(StageStarted(stage=Stage.INSPECT))
+    while True:
+        time.sleep(1)
+
+
+def _tell_environment(_workspace: Path, _emit: Emit) -> None:
+    raise EngineError("environment", json.dumps(dict(os.environ)))
+
+
+_MISBEHAVE = {
+    REFUSE: _refuse,
+    CRASH: _crash,
+    EAT_MEMORY: _eat_memory,
+    DIE: _die,
+    BABBLE: _babble,
+    LINK: _link,
+    HANG: _hang,
+    TELL_ENVIRONMENT: _tell_environment,
+}
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,114 @@
+"""A job's process: limited, tethered to its worker, and given a folder and nothing else.
+
+What it says goes over a private descriptor, so that no library's print can pass for a message. A problem of
+the user's input is a message; everything else is an exit status, and a traceback in the worker's log alone.
+"""
+
+import argparse
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from app.contract.problem import Problem
+from app.contract.spec import Device
+from app.tether import die_with
+from workers.engine.errors import EngineError
+from workers.messages import Failed, Message, Order
+
+OUT_OF_MEMORY = 71  # exit statuses
+INTERNAL_ERROR = 70
+
+Emit = Callable[[Message], None]
+Run = Callable[[Order, Path, Emit], None]
+
+
+def main(run: Run | None = None) -> None:
+    """Do what the workspace's order says; `run` stands for the pipeline in tests. Does not return."""
+    arguments = _arguments()
+    die_with(arguments.parent, signal.SIGKILL)
+    emit = _private_channel()
+    order = Order.model_validate_json((arguments.workspace / "order.json").read_text())
+    _limit(arguments, order)
+    _set_threads(order.threads)
+    sys.exit(_work(run, order, arguments.workspace, emit))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--memory-bytes", type=int, required=True)
+    parser.add_argument("--cpu-seconds", type=int, required=True)
+    parser.add_argument("--file-bytes", type=int, required=True)
+    return parser.parse_args()
+
+
+def _private_channel() -> Emit:
+    channel = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+
+    def emit(message: Message) -> None:
+        channel.write(message.model_dump_json() + "\n")
+
+    return emit
+
+
+def _limit(arguments: argparse.Namespace, order: Order) -> None:
+    limits = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CPU: arguments.cpu_seconds,
+        resource.RLIMIT_FSIZE: arguments.file_bytes,
+    }
+    # CUDA reserves more address space than any machine has memory.
+    if arguments.memory_bytes and not _may_use_cuda(order):
+        limits[resource.RLIMIT_AS] = arguments.memory_bytes
+    for limit, value in limits.items():
+        resource.setrlimit(limit, (value, value))
+
+
+def _may_use_cuda(order: Order) -> bool:
+    device = order.spec.device if order.spec else Device.CPU
+    return device is Device.CUDA or (device is Device.AUTO and Path("/dev/nvidiactl").exists())
+
+
+def _set_threads(threads: int) -> None:
+    """Before torch is imported: its libraries read these once."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+
+
+def _work(run: Run | None, order: Order, workspace: Path, emit: Emit) -> int:
+    try:
+        (run or _pipeline())(order, workspace, emit)
+    except EngineError as error:
+        emit(Failed(problem=_problem(error)))
+    except Exception as error:
+        traceback.print_exc()
+        return OUT_OF_MEMORY if _is_out_of_memory(error) else INTERNAL_ERROR
+    return 0
+
+
+def _pipeline() -> Run:
+    from importlib import import_module  # noqa: PLC0415 -- torch comes with it, after the limits
+
+    run: Run = import_module("workers.stages.pipeline").run
+    return run
+
+
+def _problem(error: EngineError) -> Problem:
+    return Problem.of(error.code, error.detail, hint=error.hint, layer=error.layer, field=error.field)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """torch says it in three ways: `MemoryError`, its own `OutOfMemoryError` and a bare `RuntimeError`."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+if __name__ == "__main__":
+    main()

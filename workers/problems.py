@@ -1,0 +1,39 @@
+"""What a user is told when a job ends for a reason that is not in the input: never a detail of the server."""
+
+from app.contract.problem import Problem
+
+INTERNAL_ERROR = Problem.of(
+    "internal_error",
+    "Something in this server failed while it worked on the job.",
+    status=500,
+    hint="Submit the job once more; if it fails again, the worker's log says why.",
+)
+OUT_OF_MEMORY = Problem.of(
+    "out_of_memory",
+    "The job needs more memory than a job may have on this server.",
+    status=500,
+    hint="Use a smaller batch_size or model, or raise RANKFOLD_JOB_MEMORY_BYTES on the worker.",
+)
+KILLED = Problem.of(
+    "worker_lost",
+    "The job's process was killed, which mostly means that the machine ran out of memory.",
+    status=500,
+    hint="Use a smaller batch_size or model, or a worker with more memory.",
+)
+STORAGE_UNAVAILABLE = Problem.of(
+    "storage_unavailable",
+    "The server's storage could not be reached.",
+    status=503,
+    hint="Submit the job once more later.",
+)
+TIME_LIMIT = Problem.of(
+    "time_limit",
+    "The job took longer than a job may take on this server.",
+    hint="Use fewer epochs or less data, or raise RANKFOLD_JOB_SECONDS on the worker.",
+)
+INPUT_MISSING = Problem.of(
+    "input_missing",
+    "The model or a data set was deleted before the job could use it.",
+    status=409,
+    hint="Upload the file again and submit a new job.",
+)

@@ -1,0 +1,82 @@
+"""A job's child process: started without secrets, heard line by line, ended with all its descendants."""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from workers.messages import Message, parse
+
+_PASSED_ON = ("PATH", "PYTHONPATH", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "VIRTUAL_ENV")
+_LONGEST_LINE = 1 << 20  # bytes
+_TERM_SECONDS = 3.0
+_EXIT_SECONDS = 30.0
+
+
+class ChildProcess:
+    """`command` in a session of its own, with none of the server's secrets in its environment."""
+
+    def __init__(self, command: Sequence[str], workspace: Path) -> None:
+        home = {"HOME": str(workspace), "TMPDIR": str(workspace / "tmp")}
+        passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env=passed_on | home,
+            start_new_session=True,
+        )
+
+    def messages(self, tick_seconds: float) -> Iterator[Message | None]:
+        """What the child says, and None at least every `tick_seconds`, until it has ended.
+
+        Raises `ValueError` for a line that is no message.
+        """
+        assert self._process.stdout is not None  # noqa: S101 -- it is a pipe
+        pipe, rest = self._process.stdout.fileno(), b""
+        while True:
+            ended = _has_ended(self._process.pid)
+            if select.select([pipe], [], [], 0 if ended else tick_seconds)[0]:
+                chunk = os.read(pipe, 1 << 16)
+                if not chunk:
+                    return
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from (parse(line.decode()) for line in lines)
+                if len(rest) > _LONGEST_LINE:
+                    raise ValueError("a job's process sent a line without an end")
+            elif ended:  # a descendant may hold the pipe open
+                return
+            yield None
+
+    def wait(self, seconds: float = _EXIT_SECONDS) -> int:
+        """The exit status, negative for a signal; a child that takes longer than `seconds` is killed.
+
+        Whatever it started is killed in any case.
+        """
+        deadline = time.monotonic() + seconds
+        while not _has_ended(self._process.pid) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        # The group is signalled before its leader is reaped: its number cannot have been given away yet.
+        self._signal(signal.SIGKILL)
+        status = self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        return status
+
+    def stop(self) -> None:
+        """End the child and all its descendants: TERM, and after 3 s KILL. Harmless when it has ended."""
+        if self._process.returncode is None:
+            self._signal(signal.SIGTERM)
+            self.wait(_TERM_SECONDS)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses for a group of zombies
+            os.killpg(self._process.pid, number)
+
+
+def _has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

@@ -1,0 +1,67 @@
+"""The Celery end of the doorbell: hear a bell, win the claim, make an attempt.
+
+torch never gets into these processes: a job's child imports it.
+"""
+
+import mmap
+import os
+import socket
+from functools import cache
+from typing import Any
+
+from celery.signals import worker_process_init, worker_shutting_down
+
+from app.blobs import open_store
+from app.db.session import make_engine
+from app.queue.doorbell import TASK, make_celery
+from app.queue.janitor import Janitor
+from app.queue.lifecycle import claim
+from app.settings import get_settings
+from workers.attempt import CHILD, Attempt, Bench
+from workers.patience import patiently
+
+celery = make_celery(get_settings().resolved_broker_url)
+child_command = CHILD
+_stopping = mmap.mmap(-1, 1)  # one byte that the main process shares with the pool it forks
+
+
+def is_stopping() -> bool:
+    """Whether the worker was asked to stop: its jobs are released at their next checkpoint."""
+    return _stopping[0] != 0
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]  # Celery has no types
+def _stop(**_: Any) -> None:
+    _stopping[0] = 1
+
+
+@cache
+def _bench() -> Bench:
+    """Made after the fork: connections are no one else's."""
+    settings = get_settings()
+    engine = make_engine(settings.resolved_database_url)
+    return Bench(settings, engine, open_store(settings.resolved_blob_url), is_stopping, child_command)
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
+def _start_janitor(**_: Any) -> None:
+    # In the pool and not in the main process: that one forks, and a thread's locks do not survive it.
+    bench = _bench()
+    Janitor(
+        bench.engine,
+        celery,
+        lease_seconds=bench.settings.lease_seconds,
+        max_attempts=bench.settings.max_attempts,
+    ).start()
+
+
+@celery.task(name=TASK)  # type: ignore[untyped-decorator]  # Celery has no types
+def run(job_id: str) -> None:
+    """Answer a bell; does nothing if the job is another's, cancelled or gone."""
+    if is_stopping():
+        return
+    bench = _bench()
+    owner = f"{socket.gethostname()}:{os.getpid()}"
+    job = patiently(lambda: claim(bench.engine, job_id, owner, bench.settings.lease_seconds), is_stopping)
+    if job is not None:
+        Attempt(bench, job).run()
