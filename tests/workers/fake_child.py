@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from app.contract.problem import Notice
@@ -21,7 +22,8 @@ SLOW = 100  # seeds from here on: hundredths of a second that a stage takes
 def run(order: Order, workspace: Path, emit: Emit) -> None:
     """Do what the seed says, and otherwise go through the stages."""
     seed = order.spec.seed if order.spec else WORK
-    _MISBEHAVE.get(seed, lambda *_: None)(workspace, emit)
+    if seed in _MISBEHAVE:
+        _MISBEHAVE[seed](workspace, emit)
     if order.kind == "compress":
         _stages(order, workspace, emit, (seed - SLOW) / 100 if seed >= SLOW else 0.0)
     (workspace / "result.json").write_text(json.dumps(REPORT if order.kind == "compress" else SUMMARY))
@@ -86,7 +88,7 @@ def _tell_environment(_workspace: Path, _emit: Emit) -> None:
     raise EngineError("environment", json.dumps(dict(os.environ)))
 
 
-_MISBEHAVE = {
+_MISBEHAVE: dict[int, Callable[[Path, Emit], None]] = {
     REFUSE: _refuse,
     CRASH: _crash,
     EAT_MEMORY: _eat_memory,

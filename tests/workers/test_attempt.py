@@ -105,12 +105,12 @@ def test_a_child_that_keeps_dying_fails_the_job_without_a_detail(
 def test_a_successor_resumes_at_the_last_stage(bench: Bench, tmp_path: Path) -> None:
     job_id = new_job(bench, tmp_path, fake_child.SLOW + 40)
     stopping = threading.Event()
-    watcher = threading.Thread(
-        target=lambda: (
-            wait_until(lambda: "plan" in row_of(bench.engine, job_id).checkpoints),
-            stopping.set(),
-        )
-    )
+
+    def stop() -> None:
+        wait_until(lambda: "plan" in row_of(bench.engine, job_id).checkpoints)
+        stopping.set()
+
+    watcher = threading.Thread(target=stop)
     watcher.start()
     row = attempt(replace(bench, stopping=stopping.is_set), job_id)
     watcher.join()
