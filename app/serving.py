@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from urllib.request import urlopen
 
 from pydantic import SecretStr
 from rich.table import Table
+from sqlalchemy.exc import OperationalError
 
 from app.broker import BrokerMissing, server_command, socket_path
 from app.db.migrate import upgrade
@@ -28,14 +29,13 @@ def serve() -> None:
     settings = get_settings()
     with only_instance(settings.data_dir), _broker_socket(settings) as socket_file:
         demand_free(settings.host, settings.port)
-        upgrade(settings.resolved_database_url)
-        secret = _first_key(settings)
+        secret = _prepare_database(settings)
         supervisor = Supervisor(parts(settings, socket_file), settings.data_dir)
         supervisor.run(when_ready=partial(_greet, settings, secret))
 
 
-def parts(settings: Settings, socket_file: Path, worker: Sequence[str] | None = None) -> list[Part]:
-    """The service's programs; the broker only where no other is set. `worker` is its command."""
+def parts(settings: Settings, socket_file: Path) -> list[Part]:
+    """The service's programs, the broker only where no other is set."""
     shared = {"RANKFOLD_DATA_DIR": str(settings.data_dir.resolve())}
     programs = []
     if not settings.broker_url:
@@ -44,7 +44,7 @@ def parts(settings: Settings, socket_file: Path, worker: Sequence[str] | None = 
     return [
         *programs,
         Part("api", [*_CLI, "api"], shared, ready=partial(_answers, settings)),
-        Part("worker", worker or worker_command("cpu"), shared),
+        Part("worker", worker_command("cpu"), shared),
     ]
 
 
@@ -113,10 +113,15 @@ def _address(settings: Settings) -> str:
     return f"http://{host}:{settings.port}"
 
 
-def _first_key(settings: Settings) -> str | None:
+def _prepare_database(settings: Settings) -> str | None:
+    """Migrate, and make the first key; its secret if it is new."""
     engine = make_engine(settings.resolved_database_url, pool_size=1)
     try:
+        upgrade(settings.resolved_database_url)
         return service.bootstrap(engine, settings)
+    except OperationalError as error:
+        address = engine.url.render_as_string(hide_password=True)
+        raise CannotStart(f"the database {address} does not answer: check RANKFOLD_DATABASE_URL") from error
     finally:
         engine.dispose()
 

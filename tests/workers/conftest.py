@@ -27,5 +27,5 @@ def engine(sqlite_url: str) -> Iterator[Engine]:
 def bench(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """The fake pipeline in the real process, short leases, two attempts."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    settings = Settings(lease_seconds=2.0, max_attempts=2, job_memory_bytes=1 << 30, threads=1)
+    settings = Settings(lease_seconds=2.0, max_attempts=2, job_memory_bytes=1 << 29, threads=1)
     return Bench(settings, engine, open_store((tmp_path / "blobs").as_uri()), lambda: False, FAKE_CHILD)

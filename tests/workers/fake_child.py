@@ -57,7 +57,7 @@ def _crash(workspace: Path, _emit: Emit) -> None:
 
 
 def _eat_memory(_workspace: Path, _emit: Emit) -> None:
-    eaten = [bytearray(1 << 28) for _ in range(1 << 12)]
+    eaten = [bytearray(1 << 26) for _ in range(1 << 14)]
     raise AssertionError(f"{len(eaten)} pieces were not refused")
 
 

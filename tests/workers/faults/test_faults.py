@@ -29,7 +29,7 @@ def successes(crew: Crew) -> list[str]:
 
 
 def test_a_killed_workers_job_is_resumed_from_its_last_stage(crew: Crew) -> None:
-    job_id = crew.job(stage_seconds=0.5)
+    job_id = crew.job(stage_seconds=0.3)
     with crew.worker() as worker:
         crew.wait_for_stage(job_id, "plan")
         family = tree(worker.pid)
@@ -55,7 +55,7 @@ def test_a_child_dies_with_the_worker_process_that_started_it(crew: Crew) -> Non
 
 
 def test_a_killed_child_is_replaced_at_once(crew: Crew) -> None:
-    job_id = crew.job(stage_seconds=0.4)
+    job_id = crew.job(stage_seconds=0.3)
     with crew.worker() as worker:
         crew.wait_for_stage(job_id, "inspect")
         (child,) = [p for p in tree(worker.pid) if "tests.workers.fake_child" in p.cmdline()]
@@ -108,7 +108,7 @@ def test_a_running_job_is_cancelled_within_a_heartbeat(crew: Crew) -> None:
 
 
 def test_a_frozen_worker_wakes_up_without_its_job(crew: Crew) -> None:
-    job_id = crew.job(stage_seconds=0.6)
+    job_id = crew.job(stage_seconds=0.4)
     with crew.worker() as zombie:
         crew.wait_for_stage(job_id, "inspect")
         family = tree(zombie.pid)
@@ -123,7 +123,7 @@ def test_a_frozen_worker_wakes_up_without_its_job(crew: Crew) -> None:
 
 
 def test_a_worker_that_is_told_to_stop_hands_its_job_back(crew: Crew) -> None:
-    job_id = crew.job(stage_seconds=0.5)
+    job_id = crew.job(stage_seconds=0.3)
     with crew.worker() as worker:
         crew.wait_for_stage(job_id, "inspect")
         worker.terminate()
