@@ -29,6 +29,7 @@ def server_command(socket: Path, folder: Path) -> list[str]:
         "appendfsync": "everysec",
         "save": "",
         "maxmemory-policy": "noeviction",
+        "loglevel": "warning",
     }
     return [_binary(), *(part for name, value in options.items() for part in (f"--{name}", value))]
 

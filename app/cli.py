@@ -42,7 +42,7 @@ def api() -> None:
     from app.settings import get_settings
 
     settings = get_settings()
-    uvicorn.run("app.main:app", host=settings.host, port=settings.port)
+    uvicorn.run("app.main:app", host=settings.host, port=settings.port, access_log=False)
 
 
 @cli.command()

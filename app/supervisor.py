@@ -100,11 +100,18 @@ class Supervisor:
 
     def _start(self) -> None:
         for running in self._running:
+            if self._stopping:
+                return
             running.start()
             self._note()
-            while not running.part.ready() and not self._stopping:
-                self._watch()
-                time.sleep(_TICK_SECONDS)
+            self._await(running)
+
+    def _await(self, running: "_Running") -> None:
+        """A part that dies before it was ever ready would only do so again: `CannotStart`."""
+        while not self._stopping and not running.part.ready():
+            if running.has_ended():
+                raise CannotStart(f"{running.part.name} did not start: the lines above say why")
+            time.sleep(_TICK_SECONDS)
 
     def _watch(self) -> None:
         for running in self._running:
@@ -157,6 +164,9 @@ class _Running:
         )
         self._started = time.monotonic()
         threading.Thread(target=self._relay, args=(self._process.stdout,), daemon=True).start()
+
+    def has_ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
 
     def revive(self) -> bool:
         """Start the part anew if it has died, after a pause that grows while it keeps dying."""

@@ -168,6 +168,25 @@ def test_a_second_service_says_why_it_does_not_start(tmp_path: Path) -> None:
     assert second.stderr.startswith("rankfold: another rankfold serves")
 
 
+def test_a_part_that_cannot_start_ends_the_service(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "raise SystemExit('no such thing')"]
+    code = f"""
+from pathlib import Path
+from app.supervisor import CannotStart, Part, Supervisor
+part = Part("api", {command!r}, ready=lambda: False)
+try:
+    Supervisor([part], Path({str(tmp_path)!r})).run(when_ready=lambda: None)
+except CannotStart as reason:
+    print(reason)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    service = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=30
+    )
+    assert "api | no such thing" in service.stdout
+    assert service.stdout.rstrip().endswith("api did not start: the lines above say why")
+
+
 def test_a_port_in_use_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(CannotStart, match="RANKFOLD_PORT"):
         demand_free("127.0.0.1", server.getsockname()[1])

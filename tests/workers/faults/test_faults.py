@@ -43,14 +43,14 @@ def test_a_killed_workers_job_is_resumed_from_its_last_stage(crew: Crew) -> None
 
 
 def test_a_child_dies_with_the_worker_process_that_started_it(crew: Crew) -> None:
-    job_id = crew.job(stage_seconds=5.0)
+    job_id = crew.job(stage_seconds=60.0)
     with crew.worker() as worker:
         wait_until(lambda: crew.row(job_id).stage == "inspect")
         (child,) = [p for p in tree(worker.pid) if "tests.workers.fake_child" in p.cmdline()]
         pool = child.parent()
         assert pool is not None
         pool.kill()
-        wait_until(lambda: gone([child]), what="the end of the child")
+        wait_until(lambda: gone([child]), 5.0, "the end of the child")
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
