@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.client.command import compress
+
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help="Model compression as an API.")
 keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
 cli.add_typer(keys, name="keys")
+cli.command()(compress)
 
 
 def main() -> None:
