@@ -146,12 +146,12 @@ def test_a_cancelled_job_ends_within_a_heartbeat_though_its_child_ignores_it(
 
 def test_a_job_without_an_end_is_stopped_by_the_clock(bench: Bench, tmp_path: Path) -> None:
     impatient = replace(bench, settings=bench.settings.model_copy(update={"job_seconds": 1}))
-    row = attempt(impatient, new_job(bench, tmp_path, fake_child.HANG))
+    row = attempt(impatient, new_job(bench, tmp_path, fake_child.SLOW + 6000))
     assert (row.status, row.problem["code"]) == ("failed", "time_limit")
 
 
 def test_a_worker_that_lost_its_job_writes_nothing(bench: Bench, tmp_path: Path) -> None:
-    job_id = new_job(bench, tmp_path, fake_child.HANG)
+    job_id = new_job(bench, tmp_path, fake_child.SLOW + 6000)
 
     def steal() -> None:
         wait_until(lambda: row_of(bench.engine, job_id).stage == "inspect")

@@ -75,6 +75,7 @@ def test_a_flushed_broker_loses_no_job(crew: Crew) -> None:
     assert [row.status for row in rows] == ["succeeded"] * 3
 
 
+@pytest.mark.slow
 def test_a_killed_broker_loses_no_job_and_doubles_none(crew: Crew) -> None:
     with crew.worker():
         jobs = [crew.job() for _ in range(3)]
