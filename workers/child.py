@@ -93,10 +93,9 @@ def _work(run: Run | None, order: Order, workspace: Path, emit: Emit) -> int:
 
 
 def _pipeline() -> Run:
-    from importlib import import_module  # noqa: PLC0415 -- torch comes with it, after the limits
+    from workers.stages import pipeline  # noqa: PLC0415 -- torch comes with it, after the limits
 
-    run: Run = import_module("workers.stages.pipeline").run
-    return run
+    return pipeline.run
 
 
 def _problem(error: EngineError) -> Problem:

@@ -1,0 +1,78 @@
+"""The real pipeline in the real process, under the limits that users get."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from app.db.session import reading
+from app.db.tables import Artifact
+from app.queue.lifecycle import claim
+from app.settings import Settings
+from tests.app.queue.jobs import add_job, add_upload, row_of, upload_of
+from workers.attempt import CHILD, Attempt, Bench
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "fashion"
+
+
+@pytest.fixture
+def real_bench(bench: Bench) -> Bench:
+    return replace(bench, settings=Settings(threads=1, max_attempts=1), child=CHILD)
+
+
+def put_example(bench: Bench, kind: str, name: str) -> str:
+    upload_id = add_upload(bench.engine, kind, format=name.rpartition(".")[2])
+    bench.store.put_file(f"uploads/{upload_id}", EXAMPLE / name)
+    return upload_id
+
+
+def attempt(bench: Bench, job_id: str) -> Any:
+    job = claim(bench.engine, job_id, "a worker", 30.0)
+    assert job is not None
+    Attempt(bench, job).run()
+    return row_of(bench.engine, job_id)
+
+
+def test_a_real_model_is_inspected(real_bench: Bench) -> None:
+    upload_id = put_example(real_bench, "model", "model.pt2")
+    attempt(real_bench, add_job(real_bench.engine, "inspect_model", upload_id=upload_id))
+    upload = upload_of(real_bench.engine, upload_id)
+    assert (upload.status, upload.problem) == ("ready", None)
+    assert upload.summary["parameters"] == 584_938
+
+
+def test_a_real_data_set_is_inspected(real_bench: Bench) -> None:
+    upload_id = put_example(real_bench, "dataset", "test.npz")
+    attempt(real_bench, add_job(real_bench.engine, "inspect_dataset", upload_id=upload_id))
+    upload = upload_of(real_bench.engine, upload_id)
+    assert (upload.status, upload.summary["rows"]) == ("ready", 2000)
+
+
+def test_what_is_no_model_is_rejected_with_the_reason(real_bench: Bench, tmp_path: Path) -> None:
+    upload_id = add_upload(real_bench.engine)
+    file = tmp_path / "nonsense"
+    file.write_bytes(b"nonsense")
+    real_bench.store.put_file(f"uploads/{upload_id}", file)
+    attempt(real_bench, add_job(real_bench.engine, "inspect_model", upload_id=upload_id))
+    upload = upload_of(real_bench.engine, upload_id)
+    assert upload.status == "rejected"
+    assert upload.problem["code"] not in ("inspection_failed", "internal_error")
+
+
+@pytest.mark.slow
+def test_a_real_model_is_compressed(real_bench: Bench) -> None:
+    job_id = add_job(
+        real_bench.engine,
+        model=put_example(real_bench, "model", "model.pt2"),
+        data={"test": put_example(real_bench, "dataset", "test.npz")},
+        task="classification",
+        finetune={"epochs": 0},
+    )
+    row = attempt(real_bench, job_id)
+    assert (row.status, row.problem) == ("succeeded", None)
+    assert row.report["candidates"][0]["macs"] < row.report["original"]["macs"]
+    with reading(real_bench.engine) as connection:
+        made = {tuple(row) for row in connection.execute(sa.select(Artifact.name, Artifact.candidate))}
+    assert made == {("candidate-0.pt2", 0), ("candidate-0.onnx", 0), ("report.json", None)}
