@@ -37,6 +37,11 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'rankfold.db'}"
 
     @property
+    def spool_dir(self) -> Path:
+        """Where uploads arrive: on the embedded blob store's file system, so that keeping one is a rename."""
+        return self.data_dir.resolve() / "spool"
+
+    @property
     def broker_socket(self) -> Path:
         """The embedded broker's unix socket."""
         return self.data_dir.resolve() / "broker.sock"

@@ -1,0 +1,1 @@
+"""Data sets: arrays that were uploaded, to train and to test with."""

@@ -1,0 +1,165 @@
+"""Whether a job can be done: the request against what inspection found. Pure functions, no I/O."""
+
+from collections.abc import Iterable, Mapping
+
+from app.contract.spec import JobSpec, Task
+from app.contract.summary import ArrayInfo, DatasetSummary, ModelSummary
+from app.errors import Unprocessable
+from app.jobs.layer_rules import check_layers
+
+TARGET = "target"
+_CLASSES_HINT = "Labels are whole numbers from 0; the model's output decides how many classes there are."
+
+
+def resolve(spec: JobSpec, model: ModelSummary, data: Mapping[str, DatasetSummary]) -> JobSpec:
+    """The request with its task decided; raises `Unprocessable` naming the field that cannot be.
+
+    `data` holds the data sets by role, `train` and `test`.
+    """
+    check_layers(spec, model.layers)
+    if spec.data.train is not None and spec.data.train == spec.data.test:
+        raise Unprocessable(
+            "test_is_train",
+            "The test set is the train set, so that the numbers would mean nothing.",
+            hint="Name it in `data.train` alone: it is then split, and the report says how.",
+            field="data.test",
+        )
+    task = spec.task or _default_task(data)
+    for role, summary in data.items():
+        _check_inputs(f"data.{role}", model, summary)
+        _check_target(f"data.{role}", task, model, summary)
+    if task is not Task.NONE and not data:
+        raise Unprocessable(
+            "data_missing",
+            f"The task {task} is measured on data, and there is none.",
+            hint="Name a data set in `data.test` or `data.train`, or ask for the task `none`.",
+            field="data",
+        )
+    return spec.model_copy(update={"task": task})
+
+
+def _default_task(data: Mapping[str, DatasetSummary]) -> Task:
+    """Classification where the data has labels: whole numbers, one per row."""
+    for summary in data.values():
+        target = _target(summary)
+        if target is not None and _kind(target.dtype) == "integer" and len(target.shape) == 1:
+            return Task.CLASSIFICATION
+    return Task.NONE
+
+
+def _check_inputs(field: str, model: ModelSummary, data: DatasetSummary) -> None:
+    arrays = [array for array in data.arrays if array.name != TARGET]
+    if len(model.inputs) == 1 and len(arrays) == 1:
+        pairs = [(model.inputs[0], arrays[0])]
+    else:
+        pairs = _by_name(field, model.inputs, arrays)
+    for expected, array in pairs:
+        _check_dtype(field, expected, array)
+        _check_shape(field, expected, array)
+
+
+def _by_name(
+    field: str, inputs: Iterable[ArrayInfo], arrays: Iterable[ArrayInfo]
+) -> list[tuple[ArrayInfo, ArrayInfo]]:
+    wanted = {item.name: item for item in inputs}
+    given = {item.name: item for item in arrays}
+    names = _words(wanted)
+    if unknown := sorted(given.keys() - wanted.keys()):
+        detail = f"The array {unknown[0]} is no input of the model, which takes {names}."
+        hint = f"Name the arrays like the inputs ({names}), and the labels `{TARGET}`."
+        raise Unprocessable("unknown_input", detail, hint=hint, field=field)
+    if absent := sorted(wanted.keys() - given.keys()):
+        detail = f"The data set has no array for the model's input {absent[0]}."
+        raise Unprocessable("input_missing", detail, hint=f"The model takes {names}.", field=field)
+    return [(wanted[name], given[name]) for name in wanted]
+
+
+def _check_dtype(field: str, expected: ArrayInfo, array: ArrayInfo) -> None:
+    if _kind(expected.dtype) != _kind(array.dtype):
+        raise Unprocessable(
+            "wrong_dtype",
+            f"The array {array.name} is {array.dtype}; the input {expected.name} is {expected.dtype}.",
+            hint=f"Convert the array to {expected.dtype} and upload it again.",
+            field=field,
+        )
+
+
+def _check_shape(field: str, expected: ArrayInfo, array: ArrayInfo) -> None:
+    wanted, given = expected.shape[1:], array.shape[1:]
+    if not expected.shape or not _agree(wanted, given):
+        raise Unprocessable(
+            "wrong_shape",
+            f"A row of the array {array.name} has the shape {_shape(given)}; "
+            f"the model's input {expected.name} takes {_shape(wanted)}.",
+            hint="The first axis counts the rows; the others must be the model's.",
+            field=field,
+        )
+
+
+def _check_target(field: str, task: Task, model: ModelSummary, data: DatasetSummary) -> None:
+    if task is Task.NONE:
+        return
+    target = _target(data)
+    if target is None:
+        raise Unprocessable(
+            "target_missing",
+            f"The task {task} needs an array named {TARGET}, and the data set has none.",
+            hint="Add it and upload again, or ask for the task `none`.",
+            field=field,
+        )
+    wanted = "float" if task is Task.REGRESSION else "integer"
+    if _kind(target.dtype) != wanted:
+        detail = f"The task {task} takes a target of {wanted} numbers; this one is {target.dtype}."
+        raise Unprocessable("wrong_target", detail, hint="Convert it and upload again.", field=field)
+    _check_target_shape(field, task, model.outputs[0], target)
+    if task is not Task.REGRESSION:
+        _check_labels(field, model.outputs[0], target)
+
+
+def _check_target_shape(field: str, task: Task, output: ArrayInfo, target: ArrayInfo) -> None:
+    wanted = output.shape[1:] if task is Task.REGRESSION else output.shape[1:-1]
+    if task is Task.CLASSIFICATION and len(output.shape) != 2:
+        detail = f"Classification needs one score per class; the model's output is {_shape(output.shape)}."
+        raise Unprocessable("wrong_task", detail, hint="Ask for another task.", field="task")
+    if not _agree(wanted, target.shape[1:]):
+        detail = (
+            f"A row of the target has the shape {_shape(target.shape[1:])}; {task} takes {_shape(wanted)}."
+        )
+        raise Unprocessable("wrong_target", detail, hint="The first axis counts the rows.", field=field)
+
+
+def _check_labels(field: str, output: ArrayInfo, target: ArrayInfo) -> None:
+    classes = output.shape[-1]
+    too_large = isinstance(classes, int) and target.maximum is not None and target.maximum >= classes
+    if (target.minimum is not None and target.minimum < 0) or too_large:
+        known = f"0 … {classes - 1}" if isinstance(classes, int) else "0 or more"
+        detail = f"The labels lie in {target.minimum:g} … {target.maximum:g}; the model knows {known}."
+        raise Unprocessable("labels_out_of_range", detail, hint=_CLASSES_HINT, field=field)
+
+
+def _target(data: DatasetSummary) -> ArrayInfo | None:
+    return next((array for array in data.arrays if array.name == TARGET), None)
+
+
+def _kind(dtype: str) -> str:
+    """What kind of number a dtype is: the widths within a kind are converted on the way."""
+    for kind, prefixes in {"float": ("float", "bfloat"), "integer": ("int", "uint")}.items():
+        if dtype.startswith(prefixes):
+            return kind
+    return dtype
+
+
+def _agree(wanted: list[int | str], given: list[int | str]) -> bool:
+    """Whether every dimension that is a number on both sides is the same number."""
+    return len(wanted) == len(given) and all(
+        isinstance(left, str) or isinstance(right, str) or left == right
+        for left, right in zip(wanted, given, strict=True)
+    )
+
+
+def _shape(shape: list[int | str]) -> str:
+    return f"({', '.join(map(str, shape))})"
+
+
+def _words(names: Iterable[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,1 @@
+"""Models: networks that were uploaded."""

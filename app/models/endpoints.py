@@ -1,0 +1,25 @@
+"""`/v1/models`."""
+
+from app.contract.summary import ArrayInfo, LayerInfo
+from app.db.rows import AnyRow
+from app.uploads.endpoints import UploadRoutes
+from app.uploads.kinds import MODEL
+from app.uploads.schemas import UploadItem
+from app.uploads.service import item_fields
+
+
+class Model(UploadItem):
+    """A model; from `inputs` on only when it is ready. MACs are for batch 1."""
+
+    inputs: list[ArrayInfo] | None = None
+    outputs: list[ArrayInfo] | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    layers: list[LayerInfo] | None = None
+
+
+def _show(row: AnyRow) -> Model:
+    return Model(**item_fields(row), **(row.summary or {}))
+
+
+router = UploadRoutes(MODEL, "/v1/models", Model, _show).router()

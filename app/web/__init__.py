@@ -1,0 +1,1 @@
+"""HTTP that every slice shares: dependencies, pages, conditional requests, downloads, middleware."""

@@ -1,0 +1,207 @@
+"""Which requests a model and its data allow."""
+
+from typing import Any
+
+import pytest
+
+from app.contract.spec import JobSpec, Task
+from app.contract.summary import DatasetSummary, ModelSummary
+from app.db.tables import Document
+from app.errors import Unprocessable
+from app.jobs.validation import resolve
+from tests.app.tenants import IMAGES, LABELS, MODEL_SUMMARY
+
+MODEL = "mdl_" + "0" * 32
+
+
+def _array(name: str, dtype: str, *shape: int | str, **more: Any) -> Document:
+    return {"name": name, "dtype": dtype, "shape": list(shape)} | more
+
+
+def _resolve(
+    arrays: list[Document] | None = None, model: Document | None = None, role: str = "train", **body: Any
+) -> JobSpec:
+    spec = JobSpec.model_validate({"model": MODEL} | body)
+    data = {}
+    if arrays is not None:
+        data[role] = DatasetSummary.model_validate({"rows": 40, "arrays": arrays})
+    return resolve(spec, ModelSummary.model_validate(MODEL_SUMMARY | (model or {})), data)
+
+
+def _refused(*arguments: Any, **named: Any) -> tuple[str, str | None]:
+    with pytest.raises(Unprocessable) as caught:
+        _resolve(*arguments, **named)
+    problem = caught.value.problem
+    assert problem.detail.endswith(".")
+    assert problem.hint
+    return problem.code, problem.field
+
+
+TWO_INPUTS = {"inputs": [_array("ids", "int64", "n", 8), _array("mask", "bool", "n", 8)]}
+LANGUAGE = {
+    "inputs": [_array("ids", "int64", "n", "t")],
+    "outputs": [_array("logits", "float32", "n", "t", 100)],
+}
+
+
+def test_without_data_there_is_no_task() -> None:
+    assert _resolve().task is Task.NONE
+
+
+def test_labels_make_a_classification() -> None:
+    assert _resolve([IMAGES, LABELS]).task is Task.CLASSIFICATION
+
+
+def test_images_alone_have_no_task() -> None:
+    assert _resolve([IMAGES]).task is Task.NONE
+
+
+def test_an_explicit_none_leaves_the_target_alone() -> None:
+    labels = LABELS | {"maximum": 99}
+    assert _resolve([IMAGES, labels], task="none").task is Task.NONE
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_the_only_input_takes_any_name_and_any_float(dtype: str) -> None:
+    assert _resolve([_array("pictures", dtype, 40, 1, 28, 28), LABELS]).task is Task.CLASSIFICATION
+
+
+@pytest.mark.parametrize("role", ["train", "test"])
+@pytest.mark.parametrize(
+    ("array", "code"),
+    [
+        (_array("x", "int64", 40, 1, 28, 28), "wrong_dtype"),
+        (_array("x", "uint8", 40, 1, 28, 28), "wrong_dtype"),
+        (_array("x", "bool", 40, 1, 28, 28), "wrong_dtype"),
+        (_array("x", "complex64", 40, 1, 28, 28), "wrong_dtype"),
+        (_array("x", "float32", 40, 3, 28, 28), "wrong_shape"),
+        (_array("x", "float32", 40, 784), "wrong_shape"),
+        (_array("x", "float32", 40), "wrong_shape"),
+    ],
+)
+def test_an_array_that_does_not_fit_names_the_data_set(role: str, array: Document, code: str) -> None:
+    assert _refused([array, LABELS], role=role) == (code, f"data.{role}")
+
+
+def test_several_inputs_are_matched_by_name() -> None:
+    arrays = [_array("mask", "bool", 40, 8), _array("ids", "int32", 40, 8)]
+    assert _resolve(arrays, TWO_INPUTS).task is Task.NONE
+
+
+@pytest.mark.parametrize(
+    ("arrays", "code"),
+    [
+        ([_array("ids", "int64", 40, 8)], "input_missing"),
+        ([_array("ids", "int64", 40, 8), _array("masc", "bool", 40, 8)], "unknown_input"),
+        ([_array("ids", "int64", 40, 8), _array("mask", "int64", 40, 8)], "wrong_dtype"),
+        ([LABELS], "input_missing"),
+    ],
+)
+def test_a_wrong_input_name_is_refused(arrays: list[Document], code: str) -> None:
+    assert _refused(arrays, TWO_INPUTS) == (code, "data.train")
+
+
+def test_an_array_too_many_is_refused() -> None:
+    assert _refused([IMAGES, LABELS, _array("y", "int64", 40)]) == ("unknown_input", "data.train")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [LABELS | {"maximum": 10}, LABELS | {"minimum": -1}, LABELS | {"minimum": -100}],
+)
+def test_labels_outside_of_the_classes_are_refused(labels: Document) -> None:
+    assert _refused([IMAGES, labels]) == ("labels_out_of_range", "data.train")
+
+
+def test_labels_must_be_whole_numbers() -> None:
+    floats = _array("target", "float32", 40)
+    assert _refused([IMAGES, floats], task="classification") == ("wrong_target", "data.train")
+
+
+def test_one_label_per_row() -> None:
+    pairs = _array("target", "int64", 40, 2)
+    assert _refused([IMAGES, pairs], task="classification") == ("wrong_target", "data.train")
+
+
+@pytest.mark.parametrize("task", ["classification", "regression", "language-modeling"])
+def test_a_task_needs_its_target(task: str) -> None:
+    assert _refused([IMAGES], task=task) == ("target_missing", "data.train")
+    assert _refused(task=task) == ("data_missing", "data")
+
+
+def test_a_model_without_classes_cannot_classify() -> None:
+    outputs = {"outputs": [_array("map", "float32", "n", 10, 28, 28)]}
+    assert _refused([IMAGES, LABELS], outputs) == ("wrong_task", "task")
+
+
+def test_regression_takes_targets_like_the_output() -> None:
+    right, wrong = _array("target", "float64", 40, 10), _array("target", "float32", 40, 9)
+    assert _resolve([IMAGES, right], task="regression").task is Task.REGRESSION
+    assert _refused([IMAGES, wrong], task="regression") == ("wrong_target", "data.train")
+    assert _refused([IMAGES, LABELS], task="regression") == ("wrong_target", "data.train")
+
+
+def test_language_modeling_takes_a_token_per_place() -> None:
+    arrays = [_array("ids", "int64", 40, 8), _array("target", "int64", 40, 8, minimum=0, maximum=99)]
+    assert _resolve(arrays, LANGUAGE, task="language-modeling").task is Task.LANGUAGE_MODELING
+    arrays[1]["maximum"] = 100
+    assert _refused(arrays, LANGUAGE, task="language-modeling") == ("labels_out_of_range", "data.train")
+
+
+def test_the_test_set_must_not_be_the_train_set() -> None:
+    same = "dst_" + "0" * 32
+    assert _refused([IMAGES], data={"train": same, "test": same}) == ("test_is_train", "data.test")
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [{"match": "conv1", "method": "tucker", "rank": [64, 32]}],
+        [{"match": "conv1", "method": "tucker", "rank": 32}],
+        [{"match": "conv*", "rank": [1]}],
+        [{"match": "fc", "method": "svd", "rank": 10}],
+        [{"match": "fc", "rank": [10]}],
+        [{"match": "norm", "method": "keep"}, {"match": "conv1", "method": "keep"}],
+        [{"match": "fc", "method": "keep"}, {"match": "*1", "method": "tucker"}],
+        [{"match": "fc", "method": "keep"}, {"match": "fc", "method": "tucker", "rank": 999}],
+    ],
+)
+def test_rules_that_can_be_followed_pass(rules: list[Document]) -> None:
+    assert len(_resolve(layers=rules).layers) == len(rules)
+
+
+@pytest.mark.parametrize(
+    ("rules", "code", "field"),
+    [
+        ([{"match": "layer9", "method": "svd"}], "no_such_layer", "layers.0.match"),
+        ([{"match": "fc", "rank": 1}, {"match": "FC", "rank": 1}], "no_such_layer", "layers.1.match"),
+        ([{"match": "fc", "method": "tucker"}], "impossible_method", "layers.0.method"),
+        ([{"match": "*", "method": "svd"}], "impossible_method", "layers.0.method"),
+        ([{"match": "norm", "rank": 1}], "impossible_method", "layers.0.match"),
+        ([{"match": "fc", "rank": 11}], "rank_out_of_range", "layers.0.rank"),
+        ([{"match": "fc", "rank": [5, 5]}], "rank_out_of_range", "layers.0.rank"),
+        ([{"match": "conv1", "rank": 33}], "rank_out_of_range", "layers.0.rank"),
+        ([{"match": "conv1", "rank": [65, 1]}], "rank_out_of_range", "layers.0.rank"),
+        ([{"match": "conv1", "rank": [1, 33]}], "rank_out_of_range", "layers.0.rank"),
+        ([{"match": "*", "method": "keep"}], "nothing_to_compress", "layers"),
+    ],
+)  # fmt: skip
+def test_a_rule_that_cannot_be_followed_names_itself(rules: list[Document], code: str, field: str) -> None:
+    assert _refused(layers=rules) == (code, field)
+
+
+def test_an_impossible_rule_names_the_layer() -> None:
+    with pytest.raises(Unprocessable) as caught:
+        _resolve(layers=[{"match": "*", "method": "svd"}])
+    assert caught.value.problem.layer == "conv1"
+
+
+def test_a_model_without_layers_has_nothing_to_compress() -> None:
+    assert _refused(None, {"layers": MODEL_SUMMARY["layers"][2:]}) == ("nothing_to_compress", "model")
+
+
+def test_methods_that_no_layer_takes_leave_nothing_to_compress() -> None:
+    assert _refused(None, {"layers": MODEL_SUMMARY["layers"][:1]}, methods=["svd"]) == (
+        "nothing_to_compress",
+        "methods",
+    )
