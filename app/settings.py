@@ -25,7 +25,9 @@ class Settings(BaseSettings):
     )
     max_upload_bytes: int = Field(4 << 30, description="largest upload accepted", ge=1)
     threads: int = Field(0, description="threads a job computes with; 0: one per core", ge=0)
-    concurrency: int = Field(1, description="jobs a worker runs at once", ge=1)
+    concurrency: int = Field(
+        2, description="jobs a worker runs at once: a second one, so that an upload need not wait", ge=1
+    )
     lease_seconds: float = Field(30.0, description="a worker silent for so long has lost its job", gt=0)
     max_attempts: int = Field(5, description="attempts before a job whose worker keeps dying is failed", ge=1)
     job_memory_bytes: int = Field(16 << 30, description="address space of a job's process; 0: no limit", ge=0)

@@ -79,6 +79,8 @@ def _set_threads(threads: int) -> None:
     """Before torch is imported: its libraries read these once."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
+    # Threads that wait by spinning are 6 % faster alone, and half as fast beside any other busy process.
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def _work(run: Run | None, order: Order, workspace: Path, emit: Emit) -> int:

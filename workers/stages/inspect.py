@@ -24,8 +24,9 @@ def run(context: Context) -> None:
         context.notice(
             "uncounted_operator", f"no formula counts the MACs of {operator}: they are a lower bound"
         )
-    for spec in context.original.inputs:
-        if not any(node.users for node in context.original.module.graph.nodes if node.name == spec.name):
+    placeholders = context.original.module.graph.find_nodes(op="placeholder")
+    for spec, node in zip(context.original.inputs, placeholders, strict=True):
+        if not node.users:
             context.notice("unused_input", f"the network never uses its input {spec.name!r}")
     save(context.folder(Stage.INSPECT) / "summary.json", summary)
 

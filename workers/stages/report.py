@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from app.contract.plan import LayerPlan, Plan
-from app.contract.report import Candidate, Environment, LayerReport, Measured, Report
+from app.contract.report import Candidate, Environment, LayerReport, Measured, Metric, Report
 from app.contract.status import Stage
 from workers.engine.measure import environment
 from workers.stages import finetune
@@ -45,23 +45,30 @@ def verdict(original: Measured, candidate: Measured) -> tuple[Verdict, str]:
     Nothing that is neither smaller nor faster is worth it. Better means cheaper with the metric within the
     noise of the test rows: half the width of the original's confidence interval.
     """
-    smaller = candidate.parameters < original.parameters
     ratio = _speed_ratio(original, candidate)
-    if candidate.macs >= original.macs and not smaller:
+    smaller = candidate.parameters < original.parameters
+    slower = ratio is not None and ratio >= 1.0
+    if not smaller and candidate.macs >= original.macs:
         return "not_worth_it", "no layer has a form that is cheaper within the budget and rules given"
-    if ratio is not None and ratio >= 1.0 and not smaller:
-        return "not_worth_it", f"it is not faster ({ratio:.2f} of the original's time) and not smaller"
+    if not smaller and slower:
+        return "not_worth_it", f"it is neither smaller nor faster{_speed(ratio)}"
     if original.metric is None or candidate.metric is None:
         return "trade_off", f"it is cheaper{_speed(ratio)}; without labels only its fidelity can be judged"
-    loss = candidate.metric.value - original.metric.value
-    loss = loss if original.metric.name in _FALLING else -loss
-    low, high = original.metric.ci95
     change = f"{original.metric.name} {original.metric.value:.4g} → {candidate.metric.value:.4g}"
-    if ratio is not None and ratio >= 1.0:
-        return "trade_off", f"{change}; it is smaller, but not faster ({ratio:.2f} of the original's time)"
-    if loss <= (high - low) / 2:
-        return "better", f"{change}, within the noise of the test rows{_speed(ratio)}"
-    return "trade_off", f"{change}{_speed(ratio)}"
+    if slower:
+        return "trade_off", f"{change}; it is smaller, but not faster{_speed(ratio)}"
+    loss, noise = _loss(original.metric, candidate.metric)
+    if loss > noise:
+        return "trade_off", f"{change}{_speed(ratio)}"
+    said = "no worse" if loss <= 0 else "within the noise of the test rows"
+    return "better", f"{change}, {said}{_speed(ratio)}"
+
+
+def _loss(original: Metric, candidate: Metric) -> tuple[float, float]:
+    """How much worse the candidate is, and how much of that the number of test rows alone explains."""
+    low, high = original.ci95
+    rise = candidate.value - original.value
+    return (rise if original.name in _FALLING else -rise), (high - low) / 2
 
 
 def _speed_ratio(original: Measured, candidate: Measured) -> float | None:

@@ -7,11 +7,15 @@ from typing import Literal, TypeAlias, Union
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis of variable length, between `minimum` and `maximum` (None: unbounded)."""
+    """An axis of variable length, between `minimum` and `maximum` (None: unbounded).
+
+    `example` is its length in the example that the program was exported with.
+    """
 
     symbol: str
     minimum: int
     maximum: int | None
+    example: int
 
 
 @dataclass(frozen=True)

@@ -273,10 +273,20 @@ def _axis(item: object, ranges: dict[str, Any], name: str) -> int | Axis:
     text = symbol[1] or symbol[4]
     bounds = field(ranges, text, dict)
     minimum, maximum = _bound(bounds, "min_val"), _bound(bounds, "max_val")
-    axis = Axis(text, max(1, minimum or 1), maximum)
+    least = max(1, minimum or 1)
+    axis = Axis(text, least, maximum, _example(value, least, maximum))
     if axis.minimum >= MAX_LENGTH or (maximum is not None and maximum < axis.minimum):
         raise malformed(f"the axis {text} cannot have any length")
     return axis
+
+
+def _example(value: object, minimum: int, maximum: int | None) -> int:
+    """The axis's length in the exported example, moved into its bounds; the least where none is told."""
+    hint = expect(value, dict, "a symbol").get("hint")
+    length = hint.get("as_int") if isinstance(hint, dict) else None
+    if not isinstance(length, int) or isinstance(length, bool):
+        return minimum
+    return max(minimum, length if maximum is None else min(length, maximum))
 
 
 def _bound(bounds: dict[str, Any], key: str) -> int | None:
@@ -292,7 +302,7 @@ def _check_examples(inputs: list[ProgramInput]) -> None:
     """The trace allocates example inputs, with short variable axes: they must not be huge."""
     size = 0
     for spec in inputs:
-        lengths = (axis if isinstance(axis, int) else max(axis.minimum, 32) for axis in spec.shape)
+        lengths = (axis if isinstance(axis, int) else max(axis.example, 32) for axis in spec.shape)
         size += math.prod(lengths) * BYTES[spec.dtype]
     if size > MAX_EXPANDED_BYTES:
         raise Rejected("input_too_large", "The smallest inputs that the model takes are too large.")

@@ -72,6 +72,7 @@ def test_inputs_keep_names_dtypes_and_variable_axes(tmp_path: Path) -> None:
     assert isinstance(length, Dimension)
     assert (batch.minimum, batch.maximum, length.minimum, length.maximum) == (1, 64, 2, 12)
     assert batch.symbol != length.symbol
+    assert (batch.example, length.example) == (3, 5)
 
 
 def test_an_input_named_like_a_builtin_keeps_its_name(tmp_path: Path) -> None:
