@@ -14,6 +14,7 @@ from prometheus_fastapi_instrumentator import Instrumentator
 
 from app import errors, health, logs
 from app.blobs import open_store
+from app.dashboard import endpoints as dashboard
 from app.datasets import endpoints as datasets
 from app.db.session import make_engine
 from app.jobs import endpoints as jobs
@@ -53,6 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     for slice_ in (models, datasets, jobs, methods, health):
         app.include_router(slice_.router)
+    dashboard.install(app)
     registry = CollectorRegistry()
     metrics = Instrumentator(registry=registry, excluded_handlers=["/livez", "/readyz", "/metrics"])
     metrics.instrument(app).expose(app, include_in_schema=False)
@@ -61,8 +63,8 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def is_public(path: str) -> bool:
-    """Whether a path is for everybody: the probes."""
-    return path in _PUBLIC
+    """Whether a path is for everybody: the probes, and the dashboard, which sends strangers to its login."""
+    return path in _PUBLIC or dashboard.owns(path)
 
 
 def _add_middleware(app: FastAPI) -> None:

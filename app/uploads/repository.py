@@ -1,5 +1,6 @@
 """Queries on the table of uploads. Every one is confined to one tenant's rows."""
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -37,6 +38,14 @@ def find(connection: Connection, key_id: str, kind: str, upload_id: str) -> AnyR
     """One upload with its summary."""
     query = listing(key_id, kind).add_columns(Upload.summary).where(Upload.id == upload_id)
     return connection.execute(query).one_or_none()
+
+
+def names(connection: Connection, key_id: str, kind: str, ids: Collection[str]) -> dict[str, str]:
+    """The names of those uploads that are there, by id."""
+    query = sa.select(Upload.id, Upload.name).where(
+        Upload.key_id == key_id, Upload.kind == kind, Upload.id.in_(ids)
+    )
+    return {row.id: row.name for row in connection.execute(query)}
 
 
 def find_for_job(connection: Connection, key_id: str, kind: str, upload_id: str) -> AnyRow | None:

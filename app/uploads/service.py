@@ -1,5 +1,6 @@
 """The rules of uploads: the row exists only with its bytes, and neither goes while a job works on it."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,11 @@ class Uploads:
             return fetch_page(
                 connection, query, repository.ORDER, start, limit, lambda row: UploadItem(**item_fields(row))
             )
+
+    def names(self, ids: Collection[str]) -> dict[str, str]:
+        """The names of those uploads that are there, by id."""
+        with reading(self.engine) as connection:
+            return repository.names(connection, self.key_id, self.kind.name, ids)
 
     def remove(self, upload_id: str) -> None:
         """Delete row and bytes; raises `NotFound`, and `Conflict` while a job works on it."""

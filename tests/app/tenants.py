@@ -54,9 +54,9 @@ class Tenant:
         assert response.status_code == 202, response.text
         return str(response.json()["id"])
 
-    def model(self, summary: Document = MODEL_SUMMARY) -> str:
+    def model(self, summary: Document = MODEL_SUMMARY, name: str = "model.pt2") -> str:
         """A model that a worker found to be like `summary`."""
-        upload_id = self.upload()
+        upload_id = self.upload(name=name)
         self._inspect(upload_id, Ending.succeeded(summary))
         return upload_id
 
