@@ -75,11 +75,17 @@ def compress(  # noqa: PLR0913, PLR0917 -- every parameter is an option of the c
     }
     with _told(Console(stderr=True)), Client(url or _local_url(), key or _local_key()) as client:
         spec = _spec(UNKNOWN_YET, {}, options)  # a wrong option is better told before the uploads
-        console = Console()
+        console = _console()
         ids = _upload(console, client, {"model": model, "train": train, "test": test})
         spec = _spec(ids.pop("model"), ids, options)
         report = _run(console, client, spec, out)
         print_report(console, report, layers=layers)
+
+
+def _console() -> Console:
+    """The terminal; a file or pipe has no width, and tables should not be squeezed into 80 columns there."""
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, 120))
 
 
 def _spec(model: str, data: dict[str, str], options: dict[str, Any]) -> JobSpec:
@@ -175,14 +181,17 @@ def _follow(console: Console, client: Client, job_id: str) -> JobState:
     )
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("queued", total=1.0, remains="")
-        shown = None
+        shown = ""
         for job in client.follow(job_id):
             doing = job.stage if job.status is JobStatus.RUNNING and job.stage else str(job.status)
-            if doing != shown and not console.is_terminal:
-                console.print(f"{doing} ({100 * job.progress.fraction:.0f} %)")
-            shown = doing
             done = 1.0 if job.status is JobStatus.SUCCEEDED else job.progress.fraction
             remains = _remains(job.progress.eta_seconds)
+            line = f"{doing} {int(10 * done)}0 %"
+            if (
+                line != shown and not console.is_terminal
+            ):  # a bar in a log file would be drawn at its end only
+                console.print(f"{line} {remains}")
+            shown = line
             progress.update(bar, description=doing, completed=done, remains=remains)
     return job
 

@@ -1,5 +1,6 @@
 """What the command line prints: problems, the before / after table, the table of layers."""
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -29,15 +30,16 @@ def print_report(console: Console, report: Report, *, layers: bool) -> None:
         console.print(f"[{style}]keep {candidate.keep:g}: {verdict}[/] · {escape(candidate.reason)}")
         if layers:
             console.print(_layers(candidate))
+            _print_reasons(console, candidate)
 
 
 def _comparison(report: Report) -> Table:
-    table = Table(header_style="bold", title_justify="left")
+    table = Table(header_style="bold", box=SIMPLE_HEAD)
     table.add_column("")
-    table.add_column("original", justify="right")
+    table.add_column("original", justify="right", no_wrap=True)
     for candidate in report.candidates:
-        table.add_column(f"keep {candidate.keep:g}", justify="right")
-        table.add_column("change", justify="right")
+        table.add_column(f"keep {candidate.keep:g}", justify="right", no_wrap=True)
+        table.add_column("change", justify="right", no_wrap=True)
     for row in compare(report):
         cells = [text for cell in row.candidates for text in (cell.text, _change(cell))]
         table.add_row(row.label, row.original, *cells)
@@ -51,30 +53,42 @@ def _change(cell: Cell) -> str:
 
 
 def _layers(candidate: Candidate) -> Table:
-    table = Table(header_style="bold")
-    for column in ("layer", "method", "rank"):
-        table.add_column(column)
-    for column in ("parameters", "MACs", "weight error", "output error", "latency"):
-        table.add_column(column, justify="right")
-    for layer in candidate.layers:
-        table.add_row(*_layer(layer))
+    """One row a layer; what nobody measured has no column."""
+    columns: dict[str, list[str]] = {
+        "layer": [escape(layer.name) for layer in candidate.layers],
+        "method": ["dense" if layer.method == "keep" else layer.method for layer in candidate.layers],
+        "rank": [", ".join(map(str, layer.rank or [])) or NONE for layer in candidate.layers],
+        "parameters": [_pair(layer.parameters) for layer in candidate.layers],
+        "MACs": [_pair(layer.macs) for layer in candidate.layers],
+        "weight error": [_error(layer.weight_error) for layer in candidate.layers],
+        "output error": [_error(layer.output_error) for layer in candidate.layers],
+        "latency, ms": [_latency(layer) for layer in candidate.layers],
+    }
+    table = Table(header_style="bold", box=SIMPLE_HEAD)
+    known = {name: cells for name, cells in columns.items() if set(cells) != {NONE}}
+    for name in known:
+        numeric = name not in {"layer", "method"}
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in zip(*known.values(), strict=True):
+        table.add_row(*row)
     return table
 
 
-def _layer(layer: LayerReport) -> list[str]:
-    kept = escape(f"{layer.method} ({layer.reason})" if layer.reason else layer.method)
-    output_error = NONE if layer.output_error is None else f"{layer.output_error:.4f}"
-    latency = f"{layer.latency_ms[0]:.3f} → {layer.latency_ms[1]:.3f} ms" if layer.latency_ms else NONE
-    return [
-        escape(layer.name),
-        kept,
-        ", ".join(map(str, layer.rank)) if layer.rank else NONE,
-        _pair(layer.parameters),
-        _pair(layer.macs),
-        f"{layer.weight_error:.4f}",
-        output_error,
-        latency,
-    ]
+def _print_reasons(console: Console, candidate: Candidate) -> None:
+    reasons: dict[str, list[str]] = {}
+    for layer in candidate.layers:
+        if layer.reason:
+            reasons.setdefault(layer.reason, []).append(layer.name)
+    for reason, names in reasons.items():
+        console.print(f"[dim]{escape(', '.join(names))}: {escape(reason)}[/]")
+
+
+def _latency(layer: LayerReport) -> str:
+    return f"{layer.latency_ms[0]:.3f} → {layer.latency_ms[1]:.3f}" if layer.latency_ms else NONE
+
+
+def _error(error: float | None) -> str:
+    return NONE if error is None else f"{error:.3f}"
 
 
 def _pair(pair: tuple[int, int]) -> str:

@@ -8,7 +8,7 @@ from app.comparison import FRACTIONS, count, metric_name
 from app.contract.report import Candidate, Metric, Report
 
 WIDTH, HEIGHT = 440, 270
-LEFT, RIGHT, TOP, BOTTOM = 58, 16, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 44
 BESIDE = 9  # the control stands on the original's abscissa: drawn beside it, both can be seen
 
 Scale = Callable[[float], float]
@@ -97,19 +97,19 @@ def quality_against_parameters(report: Report) -> Plot | None:
 
 def training_curves(candidates: Sequence[Candidate], quantity: str) -> Plot | None:
     """`loss` or `metric` over the steps of fine-tuning, one line a candidate; nothing where there is none."""
-    curves = [(candidate.keep, _curve(candidate, quantity)) for candidate in candidates]
+    label, unit = _quantity(candidates, quantity)
+    curves = [(candidate.keep, _curve(candidate, quantity, unit)) for candidate in candidates]
     points = [point for _, curve in curves for point in curve]
     if len({step for step, _ in points}) < 2:
         return None
     x_high = max(step for step, _ in points)
     y_low, y_high = _padded([value for _, value in points], 0.05)
     x, y = _scale(0, x_high, LEFT, WIDTH - RIGHT), _scale(y_low, y_high, HEIGHT - BOTTOM, TOP)
-    label = "loss" if quantity == "loss" else "metric on held-out data"
     ends = "; ".join(
         f"keep {keep:g}: {curve[0][1]:.4g} to {curve[-1][1]:.4g}" for keep, curve in curves if curve
     )
     return Plot(
-        title=f"Fine-tuning: {label}",
+        title=f"Fine-tuning: {label.removesuffix(', %')}",
         description=ends,
         x_label="step",
         y_label=label,
@@ -140,9 +140,18 @@ def labelled(values: Sequence[float]) -> Iterable[tuple[float, str]]:
     return [(value, f"{value:.{decimals}f}") for value in values]
 
 
-def _curve(candidate: Candidate, quantity: str) -> list[tuple[int, float]]:
+def _quantity(candidates: Sequence[Candidate], quantity: str) -> tuple[str, float]:
+    """What a curve shows, in words, and the factor it is shown with."""
+    if quantity == "loss":
+        return "loss", 1
+    name = next((candidate.metric.name for candidate in candidates if candidate.metric), "metric")
+    percent = name in FRACTIONS
+    return f"{metric_name(name)} on held-out data{', %' if percent else ''}", 100 if percent else 1
+
+
+def _curve(candidate: Candidate, quantity: str, unit: float) -> list[tuple[int, float]]:
     values = [(point.step, getattr(point, quantity)) for point in candidate.finetune]
-    return [(step, value) for step, value in values if value is not None and math.isfinite(value)]
+    return [(step, unit * value) for step, value in values if value is not None and math.isfinite(value)]
 
 
 def _padded(values: Sequence[float], share: float) -> tuple[float, float]:

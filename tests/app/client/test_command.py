@@ -5,6 +5,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from app.client import Client
 from app.client.command import compress
 from app.comparison import MINUS
 from app.keys.service import BOOTSTRAP_FILE
@@ -63,7 +64,7 @@ def test_layers_are_printed_on_request(service: Service, files: Path) -> None:
     service.states = list(STATES)
     result = run(service, "--layers")
     assert "layers.3.conv2" in result.output
-    assert "0.200 → 0.100 ms" in result.output
+    assert "0.200 → 0.100" in result.output
 
 
 def test_a_wrong_option_is_told_before_anything_is_uploaded(service: Service, files: Path) -> None:
@@ -98,3 +99,15 @@ def test_the_key_of_the_data_folder_is_taken_where_none_is_given(
     (files / BOOTSTRAP_FILE).write_text(KEY + "\n")
     assert run(service, key=None).exit_code == 0
     get_settings.cache_clear()
+
+
+def test_ctrl_c_asks_the_service_to_cancel_the_job(
+    service: Service, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_client: Client, _job_id: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "follow", interrupted)
+    result = run(service)
+    assert result.exit_code != 0
+    assert service.cancelled
