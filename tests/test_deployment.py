@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 from compose_spec import PyCompose
+from typer.testing import CliRunner
 
+from app.cli import cli
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -115,6 +117,20 @@ def test_every_build_target_is_in_the_dockerfile(compose: dict[str, Any]) -> Non
     targets = {service["build"]["target"] for service in compose["services"].values() if "build" in service}
     assert targets == {"api", "worker"}
     assert targets <= stages
+
+
+def test_every_command_is_one_of_the_console_command(compose: dict[str, Any]) -> None:
+    commands = [service["command"] for service in compose["services"].values() if "build" in service]
+    assert sorted(command[0] for command in commands) == ["api", "migrate", "worker", "worker"]
+    for command in commands:
+        result = CliRunner().invoke(cli, [*command, "--help"])
+        assert result.exit_code == 0, result.output
+
+
+def test_the_api_image_has_no_numerics() -> None:
+    pinned = set(re.findall(r"^([\w-]+)==", text("requirements/api.txt"), flags=re.MULTILINE))
+    assert {"fastapi", "uvicorn"} <= pinned
+    assert not pinned & {"torch", "numpy", "onnx", "onnxruntime", "tensorly"}
 
 
 def test_every_variable_is_a_setting(compose: dict[str, Any]) -> None:
