@@ -21,7 +21,7 @@ from rich.progress import (
 
 from app.client.answers import JobState
 from app.client.client import ApiError, Client
-from app.client.tables import print_problem, print_report
+from app.client.tables import print_problem, print_report, print_warnings
 from app.contract.problem import Problem
 from app.contract.report import Report
 from app.contract.spec import Device, JobSpec, Method, Output, Task
@@ -163,8 +163,7 @@ def _run(console: Console, client: Client, spec: JobSpec, out: Path) -> Report:
     if job.status is not JobStatus.SUCCEEDED:
         default = Problem.of("job_cancelled", f"The job {job.status}.", status=409)
         raise ApiError(job.problem or default)
-    for notice in job.warnings:
-        console.print(f"[yellow]{notice.code}[/] {notice.detail}", markup=True)
+    print_warnings(console, job.warnings)
     for artifact in client.artifacts(job.id):
         console.print(f"wrote {os.path.relpath(client.download(artifact, out))}")
     return client.report(job.id)
@@ -186,7 +185,7 @@ def _follow(console: Console, client: Client, job_id: str) -> JobState:
             doing = job.stage if job.status is JobStatus.RUNNING and job.stage else str(job.status)
             done = 1.0 if job.status is JobStatus.SUCCEEDED else job.progress.fraction
             remains = _remains(job.progress.eta_seconds)
-            line = f"{doing} {int(10 * done)}0 %"
+            line = f"{doing} {10 * int(10 * done)} %"
             if (
                 line != shown and not console.is_terminal
             ):  # a bar in a log file would be drawn at its end only

@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.comparison import NONE, Cell, compare, count
-from app.contract.problem import Problem
+from app.contract.problem import Notice, Problem
 from app.contract.report import Candidate, LayerReport, Report
 
 VERDICTS = {"better": "green", "trade_off": "yellow", "not_worth_it": "red"}
@@ -19,6 +19,15 @@ def print_problem(console: Console, problem: Problem) -> None:
     for label, value in (("field", problem.field), ("layer", problem.layer), ("hint", problem.hint)):
         if value:
             console.print(f"  [dim]{label}[/] {escape(value)}")
+
+
+def print_warnings(console: Console, warnings: list[Notice]) -> None:
+    """What the user should know; of layers only how many, since the table of layers says the rest."""
+    for notice in warnings:
+        if notice.layer is None:
+            console.print(f"[yellow]{escape(notice.code)}[/] {escape(notice.detail)}")
+    if number := sum(notice.layer is not None for notice in warnings):
+        console.print(f"[yellow]{number} layer(s) stay as they are[/]; --layers says why")
 
 
 def print_report(console: Console, report: Report, *, layers: bool) -> None:

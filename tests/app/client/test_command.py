@@ -83,10 +83,14 @@ def test_a_failed_job_ends_with_its_problem_and_status_one(service: Service, fil
     assert "Keep more." in result.output
 
 
-def test_warnings_are_printed(service: Service, files: Path) -> None:
-    notice = {"code": "kept_dense", "detail": "A depthwise convolution stays dense.", "layer": "a.b"}
-    service.states = [{**STATES[-1], "warnings": [notice]}]
-    assert "A depthwise convolution stays dense." in run(service).output
+def test_warnings_are_printed_and_those_of_layers_counted(service: Service, files: Path) -> None:
+    general = {"code": "one_data_set", "detail": "It was split [into two]."}
+    dense = {"code": "kept_dense", "detail": "It stays dense.", "layer": "a.b"}
+    service.states = [{**STATES[-1], "warnings": [general, dense, dense]}]
+    output = run(service).output
+    assert "It was split [into two]." in output
+    assert "2 layer(s) stay as they are" in output
+    assert "It stays dense." not in output
 
 
 def test_the_key_of_the_data_folder_is_taken_where_none_is_given(
