@@ -24,7 +24,7 @@ from app.client.client import ApiError, Client
 from app.client.tables import print_problem, print_report, print_warnings
 from app.contract.problem import Problem
 from app.contract.report import Report
-from app.contract.spec import Device, JobSpec, Method, Output, Task
+from app.contract.spec import Decomposition, Device, JobSpec, Output, Task
 from app.contract.status import JobStatus
 from app.keys.service import BOOTSTRAP_FILE
 from app.settings import get_settings
@@ -48,7 +48,7 @@ def compress(  # noqa: PLR0913, PLR0917 -- every parameter is an option of the c
     ] = None,
     of: Annotated[Budgeted, typer.Option(help="what the fraction is of")] = "macs",
     task: Annotated[Task | None, typer.Option(help="what the network is for")] = None,
-    method: Annotated[list[Method] | None, typer.Option(help="decompositions allowed")] = None,
+    method: Annotated[list[Decomposition] | None, typer.Option(help="decompositions allowed")] = None,
     rank_selection: Annotated[RankSelection, typer.Option(help="how ranks are chosen")] = "budget",
     epochs: Annotated[int | None, typer.Option(help="epochs of fine-tuning")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="of fine-tuning")] = None,

@@ -8,8 +8,15 @@ from pydantic import Field, model_validator
 from app.contract.base import Contract
 
 
+class Decomposition(StrEnum):
+    """What a layer may become."""
+
+    SVD = "svd"
+    TUCKER = "tucker"
+
+
 class Method(StrEnum):
-    """The decompositions a layer may take; `keep` leaves it dense."""
+    """What is decided for one layer: a decomposition, or `keep`, which leaves it dense."""
 
     SVD = "svd"
     TUCKER = "tucker"
@@ -118,10 +125,7 @@ class JobSpec(Contract):
     data: Data = Data()
     task: Task | None = None
     target: Target = Target()
-    methods: Annotated[list[Literal[Method.SVD, Method.TUCKER]], Field(min_length=1)] = [
-        Method.SVD,
-        Method.TUCKER,
-    ]
+    methods: Annotated[list[Decomposition], Field(min_length=1)] = list(Decomposition)
     ranks: Ranks = BudgetRanks()
     layers: Annotated[list[LayerRule], Field(max_length=1000)] = []
     finetune: Finetune = Finetune()

@@ -51,7 +51,7 @@ def _check_rule(spec: JobSpec, index: int, layer: LayerInfo) -> None:
 
 def _methods(spec: JobSpec, rule: LayerRule, layer: LayerInfo) -> list[Method]:
     """The methods that the rule leaves to the layer; a method in a rule need not be in `methods`."""
-    wanted = spec.methods if rule.method is None else [rule.method]
+    wanted = [Method(method) for method in spec.methods] if rule.method is None else [rule.method]
     return [method for method in wanted if method in layer.methods]
 
 

@@ -8,6 +8,7 @@ from app.errors import Unprocessable
 from app.jobs.layer_rules import check_layers
 
 TARGET = "target"
+LEAST_TRAIN_ROWS = 10
 _CLASSES_HINT = "Labels are whole numbers from 0; the model's output decides how many classes there are."
 
 
@@ -26,6 +27,7 @@ def resolve(spec: JobSpec, model: ModelSummary, data: Mapping[str, DatasetSummar
         )
     task = spec.task or _default_task(data)
     for role, summary in data.items():
+        _check_rows(f"data.{role}", summary)
         _check_inputs(f"data.{role}", model, summary)
         _check_target(f"data.{role}", task, model, summary)
     if task is not Task.NONE and not data:
@@ -45,6 +47,17 @@ def _default_task(data: Mapping[str, DatasetSummary]) -> Task:
         if target is not None and _kind(target.dtype) == "integer" and len(target.shape) == 1:
             return Task.CLASSIFICATION
     return Task.NONE
+
+
+def _check_rows(field: str, data: DatasetSummary) -> None:
+    """Train data is split into parts that fit, calibrate and select: each needs rows."""
+    if field == "data.train" and data.rows < LEAST_TRAIN_ROWS:
+        raise Unprocessable(
+            "dataset_too_small",
+            f"{data.rows} rows cannot be split: {LEAST_TRAIN_ROWS} are the least.",
+            hint="Add rows, or leave out `data.train`.",
+            field=field,
+        )
 
 
 def _check_inputs(field: str, model: ModelSummary, data: DatasetSummary) -> None:

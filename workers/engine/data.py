@@ -35,7 +35,7 @@ class Examples:
             named = {inputs[0].name: next(iter(named.values()))}
         missing = [spec.name for spec in inputs if spec.name not in named]
         if missing:
-            raise EngineError("input_missing", f"the data set has no array {missing[0]!r}", field="data")
+            raise EngineError("input_missing", f"The data set has no array {missing[0]!r}.", field="data")
         return cls(
             inputs=tuple(named[spec.name] for spec in inputs),
             target=arrays.get("target"),
@@ -102,7 +102,8 @@ def split(train: Examples | None, test: Examples | None, seed: int) -> Splits:
     if len(train) < _LEAST_ROWS:
         raise EngineError(
             "dataset_too_small",
-            f"{len(train)} rows cannot be split; {_LEAST_ROWS} are the least",
+            f"{len(train)} rows cannot be split: {_LEAST_ROWS} are the least.",
+            hint="Add rows, or leave out `data.train`.",
             field="data.train",
         )
     order = np.random.default_rng(seed).permutation(len(train))

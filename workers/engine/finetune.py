@@ -91,8 +91,8 @@ def _step(value: torch.Tensor, student: Network, optimizer: torch.optim.Optimize
     if not value.isfinite():
         raise EngineError(
             "training_diverged",
-            "the loss stopped being a number while fine-tuning",
-            hint="lower finetune.learning_rate",
+            "The loss stopped being a number while fine-tuning.",
+            hint="Lower `finetune.learning_rate`.",
             field="finetune.learning_rate",
         )
     optimizer.zero_grad()

@@ -60,7 +60,10 @@ class Context:
         wanted = self.spec.device
         if wanted is Device.CUDA and not torch.cuda.is_available():
             raise EngineError(
-                "no_gpu", "this worker has no GPU", hint="submit with device auto or cpu", field="device"
+                "no_gpu",
+                "This worker has no GPU.",
+                hint="Submit with device `auto` or `cpu`.",
+                field="device",
             )
         return "cuda" if wanted is not Device.CPU and torch.cuda.is_available() else "cpu"
 

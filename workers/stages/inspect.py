@@ -22,12 +22,12 @@ def run(context: Context) -> None:
     summary = describe(context.original)
     for operator in cost.count(context.original).uncounted:
         context.notice(
-            "uncounted_operator", f"no formula counts the MACs of {operator}: they are a lower bound"
+            "uncounted_operator", f"No formula counts the MACs of {operator}: they are a lower bound."
         )
     placeholders = context.original.module.graph.find_nodes(op="placeholder")
     for spec, node in zip(context.original.inputs, placeholders, strict=True):
         if not node.users:
-            context.notice("unused_input", f"the network never uses its input {spec.name!r}")
+            context.notice("unused_input", f"The network never uses its input {spec.name!r}.")
     save(context.folder(Stage.INSPECT) / "summary.json", summary)
 
 
@@ -92,7 +92,7 @@ def _outputs(network: Network) -> list[ArrayInfo]:
     for node in nodes:
         value = node.meta.get("val")
         if not isinstance(value, Tensor):
-            raise EngineError("unknown_output", f"the output {node.name!r} is not a tensor")
+            raise EngineError("unknown_output", f"The output {node.name!r} is not a tensor.")
         shape = [int(axis) if isinstance(axis, int) else str(axis) for axis in value.shape]
         found.append(ArrayInfo(name=node.name, dtype=dtype_name(value.dtype), shape=shape))
     return found

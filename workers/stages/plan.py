@@ -19,7 +19,7 @@ def run(context: Context) -> None:
     plans = plan(context.original, context.spec)
     for layer in plans[0].layers:
         if layer.method is Method.KEEP and layer.reason:
-            context.notice("kept_dense", f"{layer.name} stays dense: {layer.reason}", layer.name)
+            context.notice("kept_dense", f"{layer.name} stays dense: {layer.reason}.", layer.name)
     save(context.folder(Stage.PLAN) / "plans.json", plans)
 
 

@@ -19,12 +19,16 @@ def _array(name: str, dtype: str, *shape: int | str, **more: Any) -> Document:
 
 
 def _resolve(
-    arrays: list[Document] | None = None, model: Document | None = None, role: str = "train", **body: Any
+    arrays: list[Document] | None = None,
+    model: Document | None = None,
+    role: str = "train",
+    rows: int = 40,
+    **body: Any,
 ) -> JobSpec:
     spec = JobSpec.model_validate({"model": MODEL} | body)
     data = {}
     if arrays is not None:
-        data[role] = DatasetSummary.model_validate({"rows": 40, "arrays": arrays})
+        data[role] = DatasetSummary.model_validate({"rows": rows, "arrays": arrays})
     return resolve(spec, ModelSummary.model_validate(MODEL_SUMMARY | (model or {})), data)
 
 
@@ -42,6 +46,11 @@ LANGUAGE = {
     "inputs": [_array("ids", "int64", "n", "t")],
     "outputs": [_array("logits", "float32", "n", "t", 100)],
 }
+
+
+def test_train_data_too_small_to_split_is_refused_and_a_small_test_set_is_not() -> None:
+    assert _refused([IMAGES, LABELS], rows=9) == ("dataset_too_small", "data.train")
+    assert _resolve([IMAGES, LABELS], rows=9, role="test").task is Task.CLASSIFICATION
 
 
 def test_without_data_there_is_no_task() -> None:

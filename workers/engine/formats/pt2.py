@@ -36,7 +36,7 @@ def read(path: Path) -> Network:
         except Exception as error:  # whatever torch raises on a graph that makes no sense to it
             raise Rejected(
                 "cannot_trace",
-                f"torch cannot run the model: {_reason(error)}",
+                f"Torch cannot run the model: {_reason(error)}",
                 hint="Check that the model runs after torch.export.load, and export it again.",
             ) from error
 

@@ -58,8 +58,8 @@ def by_budget(
         least = (elsewhere + error.least) / total
         raise EngineError(
             "budget_unreachable",
-            f"no ranks keep {keep:.2%} of the {of}; the least reachable is {least:.2%}",
-            hint="raise target.keep, or loosen the layer rules",
+            f"No ranks keep {keep:.2%} of the {of}; the least reachable is {least:.2%}.",
+            hint="Raise `target.keep`, or loosen the layer rules.",
             field="target.keep",
         ) from error
     decided = {layer.name: _decision(layer, form) for layer, form in zip(free, chosen, strict=True)}
