@@ -16,6 +16,8 @@ from app.contract.spec import JobSpec
 from app.contract.status import JobStatus, Stage
 from tests.acceptance.conftest import Service, serving
 from tests.processes import kill_tree, wait_until
+from tests.s3 import BUCKET, s3_server
+from tests.s3 import environment as s3_environment
 
 _API_BYTES = 150 * 2**20
 
@@ -102,3 +104,22 @@ def test_every_accepted_job_finishes_once_though_api_and_broker_are_killed(
             assert last.status is JobStatus.SUCCEEDED
             assert sum(event["kind"] == "succeeded" for event in _events(service, job_id)) == 1
         wait_until(lambda: not list((tmp_path / "var").glob("spool/*")), what="an empty spool")
+
+
+@pytest.mark.slow
+def test_the_same_service_stands_on_postgresql_and_s3(
+    small: Path, tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "s3").mkdir()
+    with s3_server(tmp_path / "s3") as endpoint:
+        for name, value in s3_environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        stores = {"database_url": postgres_url, "blob_url": f"s3://{BUCKET}/v1"}
+        with serving(tmp_path, **stores) as service, service.client() as client:
+            job = client.submit(specification(ready(client, small, "test"), target={"keep": 0.6}))
+            *_, last = client.follow(job.id)
+            assert last.status is JobStatus.SUCCEEDED
+            files = [client.download(artifact, tmp_path / "out") for artifact in client.artifacts(job.id)]
+    assert sorted(path.name for path in files) == ["candidate-0.onnx", "candidate-0.pt2", "report.json"]
+    assert not list((tmp_path / "var").glob("**/*.db"))
+    assert not (tmp_path / "var" / "blobs").exists()
