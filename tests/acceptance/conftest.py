@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
-import torch
 
 from app.client.client import Client
 from app.supervisor import RUN_FILE
 from tests.processes import free_port, running, wait_until
-from tests.workers.engine.networks import Convolutional, image_network, seeded
-from workers.engine.formats import pt2
+from tests.workers.engine.networks import write_example
 
 
 @dataclass(frozen=True)
@@ -64,10 +61,5 @@ def _is_ready(url: str) -> bool:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small network, and rows that it labelled itself."""
     folder = tmp_path_factory.mktemp("small")
-    seeded(0)
-    network = image_network(Convolutional(width=32))
-    pt2.write(network, folder / "model.pt2")
-    for role, rows in (("train", 320), ("test", 100)):
-        x = np.random.default_rng(rows).standard_normal((rows, 3, 8, 8)).astype(np.float32)
-        np.savez(folder / f"{role}.npz", x=x, target=network(torch.from_numpy(x)).argmax(-1).numpy())
+    write_example(folder, {"train": 320, "test": 100})
     return folder

@@ -1,8 +1,13 @@
 """Small networks to test on."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from workers.engine.formats import pt2
 from workers.engine.graph.network import Dimension, Input, Network, trace
 
 BATCH = Dimension("batch", 1, 512)
@@ -39,6 +44,16 @@ class Convolutional(nn.Module):
         x = self.shortcut(self.block(self.stem(x))).relu()
         out: Tensor = self.head(x.mean((2, 3)))
         return out
+
+
+def write_example(folder: Path, rows: Mapping[str, int]) -> None:
+    """`model.pt2`, and an `.npz` of so many rows per role: noise that the network labelled itself."""
+    seeded()
+    network = image_network(Convolutional(width=32))
+    pt2.write(network, folder / "model.pt2")
+    for role, count in rows.items():
+        x = np.random.default_rng(count).standard_normal((count, 3, 8, 8)).astype(np.float32)
+        np.savez(folder / f"{role}.npz", x=x, target=network(torch.from_numpy(x)).argmax(-1).numpy())
 
 
 class HuggingFaceLinear(nn.Module):

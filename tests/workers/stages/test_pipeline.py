@@ -12,7 +12,7 @@ import torch
 from app.contract.report import Report
 from app.contract.spec import JobSpec
 from app.contract.status import Stage
-from tests.workers.engine.networks import Convolutional, image_network, seeded
+from tests.workers.engine.networks import write_example
 from workers.engine.errors import EngineError
 from workers.engine.formats import pt2
 from workers.engine.measure import cost
@@ -26,15 +26,9 @@ MODEL = "mdl_" + "0" * 32
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small network, trained on nothing, and rows labelled by itself."""
     folder = tmp_path_factory.mktemp("inputs")
-    seeded(0)
-    network = image_network(Convolutional(width=32))
-    pt2.write(network, folder / "model.pt2")
-    (folder / "model.pt2").rename(folder / "model")
-    for role, rows in (("train", 200), ("test", 60)):
-        x = np.random.default_rng(rows).standard_normal((rows, 3, 8, 8)).astype(np.float32)
-        labels = network(torch.from_numpy(x)).argmax(-1).numpy()
-        np.savez(folder / f"{role}.npz", x=x, target=labels)
-        (folder / f"{role}.npz").rename(folder / role)
+    write_example(folder, {"train": 200, "test": 60})
+    for name in ("model.pt2", "train.npz", "test.npz"):
+        (folder / name).rename(folder / Path(name).stem)  # as a workspace names them
     return folder
 
 

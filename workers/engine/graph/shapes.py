@@ -13,11 +13,11 @@ from torch.fx.node import Target
 from workers.engine.graph.network import Network
 
 Bound = Mapping[str, Any]
-RECURRENT = {
-    torch.ops.aten.lstm.input,
-    torch.ops.aten.gru.input,
-    torch.ops.aten.rnn_tanh.input,
-    torch.ops.aten.rnn_relu.input,
+RECURRENT = {  # by the name that users know
+    torch.ops.aten.lstm.input: "lstm",
+    torch.ops.aten.gru.input: "gru",
+    torch.ops.aten.rnn_tanh.input: "rnn",
+    torch.ops.aten.rnn_relu.input: "rnn",
 }
 
 

@@ -116,20 +116,6 @@ class Layer(ABC):
         return form.parameters < self.parameters and form.macs < self.macs
 
 
-class DenseLayer(Layer):
-    """A layer that is counted but has no low-rank form."""
-
-    def __init__(self, site: Site, kind: str, macs: int, reason: str) -> None:
-        super().__init__(site, reason)
-        self.kind = kind
-        self._macs = macs
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates for batch 1."""
-        return self._macs
-
-
 def relative_error(W: Tensor, approximation: Tensor) -> float:
     """‖W − Ŵ‖ / ‖W‖, 0 for a zero weight."""
     norm = W.double().norm()

@@ -9,9 +9,10 @@ from torch.fx import GraphModule, Node
 
 from workers.engine.graph import surgery
 from workers.engine.graph.network import Network, call_nodes
-from workers.engine.graph.shapes import shapes
-from workers.engine.layers.base import DenseLayer, Layer, Site
+from workers.engine.graph.shapes import RECURRENT, shapes
+from workers.engine.layers.base import Layer, Site
 from workers.engine.layers.conv import KernelConvLayer
+from workers.engine.layers.dense import DenseLayer, GroupedConvLayer, RecurrentLayer
 from workers.engine.layers.matrix import AddmmLayer, LinearLayer, PointwiseConvLayer
 from workers.engine.measure import cost
 
@@ -34,12 +35,6 @@ _WEIGHT_ARGUMENT = {
     aten.conv_transpose3d.input: ("weight", "bias", "conv_transpose3d"),
     **dict.fromkeys(_CONVOLUTIONS, ("weight", "bias", "conv")),
 }
-_RECURRENT = {
-    aten.lstm.input: "lstm",
-    aten.gru.input: "gru",
-    aten.rnn_tanh.input: "rnn",
-    aten.rnn_relu.input: "rnn",
-}
 
 
 def find(network: Network) -> list[Layer]:
@@ -59,7 +54,7 @@ def find(network: Network) -> list[Layer]:
 def _layers_at(
     module: GraphModule, node: Node, sizes: dict[str, tuple[int, ...]], macs: int, uses: Counter[int]
 ) -> Iterator[Layer]:
-    if node.target in _RECURRENT:
+    if node.target in RECURRENT:
         yield from _recurrent(module, node, macs)
     elif node.target in _WEIGHT_ARGUMENT:
         site = _site(module, node, sizes)
@@ -112,40 +107,12 @@ def _convolution(site: Site, macs: int, shared: str | None) -> Layer:
     return PointwiseConvLayer(site, shared) if kernel.numel() == 1 else KernelConvLayer(site, shared)
 
 
-class GroupedConvLayer(DenseLayer):
-    """A convolution with groups: counted, and kept dense."""
-
-    @property
-    def groups(self) -> int:
-        """The groups of the call."""
-        return int(surgery.arguments(self.site.node)["groups"])
-
-
 def _recurrent(module: GraphModule, node: Node, macs: int) -> Iterator[Layer]:
     """A recurrent call holds many weights: one entry for the whole, named after the first."""
     weights = [weight for weight in surgery.arguments(node)["params"] if surgery.is_weight(module, weight)]
     if weights:
         site = Site(module, node, weights[0], None, (), ())
-        yield RecurrentLayer(site, weights, _RECURRENT[node.target], macs)  # type: ignore[index]
-
-
-class RecurrentLayer(DenseLayer):
-    """A stack of recurrent layers in one call: counted, and kept dense."""
-
-    def __init__(self, site: Site, weights: list[Node], kind: str, macs: int) -> None:
-        super().__init__(site, kind, macs, f"{kind} layers are not decomposed yet")
-        self._weights = weights
-
-    @property
-    def name(self) -> str:
-        """The module's path: what stands before `weight_ih_l0`."""
-        owner, _, leaf = self.site.name.rpartition(".")
-        return owner or leaf
-
-    @property
-    def parameters(self) -> int:
-        """All weights and biases of the stack."""
-        return sum(surgery.tensor_of(self.site.module, weight).numel() for weight in self._weights)
+        yield RecurrentLayer(site, weights, RECURRENT[node.target], macs)  # type: ignore[index]
 
 
 def _kind(site: Site) -> str:

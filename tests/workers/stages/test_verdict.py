@@ -2,8 +2,10 @@
 
 import pytest
 
-from app.contract.report import Latency, Measured, Metric
-from workers.stages.report import verdict
+from app.contract.report import Fidelity, Latency, Measured, Metric
+from workers.stages.verdict import verdict
+
+CLOSE = Fidelity(relative_error=0.1, cosine=0.99, n=100)
 
 
 def _measured(parameters: int, macs: int, milliseconds: float, top1: float | None) -> Measured:
@@ -29,7 +31,7 @@ def _measured(parameters: int, macs: int, milliseconds: float, top1: float | Non
     ],
 )
 def test_the_verdict(candidate: tuple[int, int, float, float | None], expected: str) -> None:
-    said, reason = verdict(_measured(100, 100, 1.0, 0.9), _measured(*candidate))
+    said, reason = verdict(_measured(100, 100, 1.0, 0.9), _measured(*candidate), CLOSE)
     assert said == expected
     assert reason
 
@@ -42,5 +44,12 @@ def test_less_is_better_for_perplexity() -> None:
             update={"metric": measured.metric.model_copy(update={"name": "perplexity"})}
         )
 
-    assert verdict(perplexity(100, 5.0), perplexity(50, 6.0))[0] == "trade_off"
-    assert verdict(perplexity(100, 5.0), perplexity(50, 4.0))[0] == "better"
+    assert verdict(perplexity(100, 5.0), perplexity(50, 6.0), CLOSE)[0] == "trade_off"
+    assert verdict(perplexity(100, 5.0), perplexity(50, 4.0), CLOSE)[0] == "better"
+
+
+def test_without_a_metric_outputs_further_away_than_zeros_are_not_worth_it() -> None:
+    original, candidate = _measured(100, 100, 1.0, None), _measured(50, 50, 0.5, None)
+    ruined = CLOSE.model_copy(update={"relative_error": 1.2})
+    assert verdict(original, candidate, CLOSE)[0] == "trade_off"
+    assert verdict(original, candidate, ruined)[0] == "not_worth_it"

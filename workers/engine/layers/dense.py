@@ -1,0 +1,48 @@
+"""Layers that stay dense: counted, named, and with the reason why."""
+
+from torch.fx import Node
+
+from workers.engine.graph import surgery
+from workers.engine.layers.base import Layer, Site
+
+
+class DenseLayer(Layer):
+    """A layer that is counted but has no low-rank form."""
+
+    def __init__(self, site: Site, kind: str, macs: int, reason: str) -> None:
+        super().__init__(site, reason)
+        self.kind = kind
+        self._macs = macs
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for batch 1."""
+        return self._macs
+
+
+class GroupedConvLayer(DenseLayer):
+    """A convolution with groups: counted, and kept dense."""
+
+    @property
+    def groups(self) -> int:
+        """The groups of the call."""
+        return int(surgery.arguments(self.site.node)["groups"])
+
+
+class RecurrentLayer(DenseLayer):
+    """A stack of recurrent layers in one call: counted, and kept dense."""
+
+    def __init__(self, site: Site, weights: list[Node], kind: str, macs: int) -> None:
+        super().__init__(site, kind, macs, f"{kind} layers are not decomposed yet")
+        self._weights = weights
+
+    @property
+    def name(self) -> str:
+        """The module's path: what stands before `weight_ih_l0`."""
+        owner, _, leaf = self.site.name.rpartition(".")
+        return owner or leaf
+
+    @property
+    def parameters(self) -> int:
+        """All weights and biases of the stack."""
+        return sum(surgery.tensor_of(self.site.module, weight).numel() for weight in self._weights)

@@ -1,0 +1,62 @@
+"""Whether a candidate is worth having: what was measured, in one word and one sentence."""
+
+from typing import Literal
+
+from app.contract.report import Fidelity, Measured, Metric
+
+Verdict = Literal["better", "trade_off", "not_worth_it"]
+
+_FALLING = {"perplexity", "rmse"}  # metrics of which less is better
+
+
+def verdict(original: Measured, candidate: Measured, fidelity: Fidelity) -> tuple[Verdict, str]:
+    """The verdict and its reason.
+
+    Nothing that is neither smaller nor faster is worth it, nor what computes something else altogether. Better
+    means cheaper, with the metric within the noise of the test rows: half the width of the original's
+    confidence interval.
+    """
+    ratio = _speed_ratio(original, candidate)
+    smaller = candidate.parameters < original.parameters
+    if not smaller and candidate.macs >= original.macs:
+        return "not_worth_it", "no layer has a form that is cheaper within the budget and rules given"
+    if not smaller and _slower(ratio):
+        return "not_worth_it", f"it is neither smaller nor faster{_speed(ratio)}"
+    if original.metric is None or candidate.metric is None:
+        return _by_fidelity(fidelity, ratio)
+    return _by_metric(original.metric, candidate.metric, ratio)
+
+
+def _by_fidelity(fidelity: Fidelity, ratio: float | None) -> tuple[Verdict, str]:
+    if fidelity.relative_error >= 1.0:
+        return "not_worth_it", "its outputs are no closer to the original's than zeros would be"
+    return "trade_off", f"it is cheaper{_speed(ratio)}; without labels only its fidelity can be judged"
+
+
+def _by_metric(original: Metric, candidate: Metric, ratio: float | None) -> tuple[Verdict, str]:
+    change = f"{original.name} {original.value:.4g} → {candidate.value:.4g}"
+    if _slower(ratio):
+        return "trade_off", f"{change}; it is smaller, but not faster{_speed(ratio)}"
+    low, high = original.ci95
+    rise = candidate.value - original.value
+    loss = rise if original.name in _FALLING else -rise
+    if loss > (high - low) / 2:
+        return "trade_off", f"{change}{_speed(ratio)}"
+    said = "no worse" if loss <= 0 else "within the noise of the test rows"
+    return "better", f"{change}, {said}{_speed(ratio)}"
+
+
+def _speed_ratio(original: Measured, candidate: Measured) -> float | None:
+    """The candidate's median time over the original's, in the runtime that ships where it was measured."""
+    for runtime in ("onnxruntime", "torch"):
+        if runtime in original.latency and runtime in candidate.latency:
+            return candidate.latency[runtime].p50_ms / original.latency[runtime].p50_ms
+    return None
+
+
+def _slower(ratio: float | None) -> bool:
+    return ratio is not None and ratio >= 1.0
+
+
+def _speed(ratio: float | None) -> str:
+    return "" if ratio is None else f", at {ratio:.2f} of the original's time"
