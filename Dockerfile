@@ -24,6 +24,8 @@ WORKDIR /home/rankfold
 VOLUME /data
 
 FROM base AS api
+# Without this, each of the threads that stream files keeps freed memory for itself.
+ENV MALLOC_ARENA_MAX=2
 COPY requirements/api.txt /tmp/requirements.txt
 RUN pip install --no-cache-dir --requirement /tmp/requirements.txt
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \

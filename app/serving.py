@@ -22,6 +22,8 @@ from app.settings import Settings, get_settings
 from app.supervisor import CannotStart, Part, Supervisor, demand_free, only_instance, say
 
 _CLI = (sys.executable, "-m", "app.cli")
+# Without this, each of the threads that stream files keeps freed memory for itself.
+_FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
 
 
 def serve() -> None:
@@ -43,8 +45,9 @@ def parts(settings: Settings, socket_file: Path) -> list[Part]:
         programs.append(_broker(settings, socket_file))
     return [
         *programs,
-        Part("api", [*_CLI, "api"], shared, ready=partial(_answers, settings)),
-        Part("worker", worker_command("cpu"), shared),
+        Part("api", [*_CLI, "api"], shared | _FEW_ARENAS, ready=partial(_answers, settings)),
+        # The only worker hears every bell: where it has no GPU, it says so instead of letting a job wait.
+        Part("worker", worker_command("cpu,gpu"), shared),
     ]
 
 

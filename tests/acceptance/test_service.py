@@ -123,3 +123,14 @@ def test_the_same_service_stands_on_postgresql_and_s3(
     assert sorted(path.name for path in files) == ["candidate-0.onnx", "candidate-0.pt2", "report.json"]
     assert not list((tmp_path / "var").glob("**/*.db"))
     assert not (tmp_path / "var" / "blobs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_job_for_a_gpu_that_is_not_there_says_so(small: Path, tmp_path: Path) -> None:
+    with serving(tmp_path) as service, service.client() as client:
+        job = client.submit(specification(ready(client, small), device="cuda"))
+        *_, last = client.follow(job.id)
+    assert last.status is JobStatus.FAILED
+    assert last.problem is not None
+    assert (last.problem.code, last.problem.field) == ("no_gpu", "device")

@@ -37,12 +37,17 @@ T = TypeVar("T")
 
 
 class Context:
-    """One attempt at one job. Stages read the inputs and earlier stages' folders, and write their own."""
+    """One attempt at one job. Stages read the inputs and earlier stages' folders, and write their own.
+
+    `device` is where to compute, "cuda" or "cpu". Raises `EngineError` (`no_gpu`) where the job demands a GPU
+    and this machine has none.
+    """
 
     def __init__(self, order: Order, workspace: Path, emit: Callable[[Message], None]) -> None:
         self.order = order
         self.workspace = workspace
         self.emit = emit
+        self.device = _device(self.spec.device)
         self._stage = Stage.INSPECT
         self._began = self._stage_began = time.monotonic()
         self._began_at = sum(_SHARES[stage] for stage in order.done)
@@ -53,19 +58,6 @@ class Context:
         if self.order.spec is None:
             raise ValueError("an inspection has no specification")
         return self.order.spec
-
-    @cached_property
-    def device(self) -> str:
-        """Where to compute: a GPU where the user did not refuse it and this machine has one."""
-        wanted = self.spec.device
-        if wanted is Device.CUDA and not torch.cuda.is_available():
-            raise EngineError(
-                "no_gpu",
-                "This worker has no GPU.",
-                hint="Submit with device `auto` or `cpu`.",
-                field="device",
-            )
-        return "cuda" if wanted is not Device.CPU and torch.cuda.is_available() else "cpu"
 
     @cached_property
     def original(self) -> Network:
@@ -148,6 +140,17 @@ class Context:
             return None
         stored = arrays.read(self.input(role), self.order.formats[role])
         return Examples.of(stored, self.original.inputs)
+
+
+def _device(wanted: Device) -> str:
+    if wanted is Device.CUDA and not torch.cuda.is_available():
+        raise EngineError(
+            "no_gpu",
+            "This worker has no GPU.",
+            hint="Submit with the device `auto` or `cpu`.",
+            field="device",
+        )
+    return "cuda" if wanted is not Device.CPU and torch.cuda.is_available() else "cpu"
 
 
 def save(path: Path, value: Contract | Sequence[Contract]) -> None:

@@ -12,8 +12,8 @@ _FALLING = {"perplexity", "rmse"}  # metrics of which less is better
 def verdict(original: Measured, candidate: Measured, fidelity: Fidelity) -> tuple[Verdict, str]:
     """The verdict and its reason.
 
-    Nothing that is neither smaller nor faster is worth it, nor what computes something else altogether. Better
-    means cheaper, with the metric within the noise of the test rows: half the width of the original's
+    Nothing that is neither smaller nor faster is worth it, nor what computes something else altogether.
+    Better means cheaper, with the metric within the noise of the test rows: half the width of the original's
     confidence interval.
     """
     ratio = _speed_ratio(original, candidate)
