@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from workers.engine.data import Examples
 from workers.engine.errors import EngineError
@@ -15,6 +16,7 @@ from workers.engine.losses import Loss
 
 _GRADIENT_NORM = 1.0
 _WARM_UP = 0.05  # of all steps
+_CURVE_POINTS = 50
 
 
 @dataclass(frozen=True)
@@ -59,35 +61,74 @@ def finetune(
         EngineError: `training_diverged` when the loss stops being a number.
     """
     torch.manual_seed(schedule.seed)
-    generator = np.random.default_rng(schedule.seed)
-    steps = schedule.steps(len(examples))
-    optimizer = torch.optim.AdamW(student.module.parameters(), lr=schedule.learning_rate, weight_decay=0.0)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _scale(step, steps))
-    device = str(next(student.module.parameters()).device)
-    curve: list[Point] = []
-    done = 0
+    run = _Run(student, teacher, examples, schedule, loss, advance)
     for _ in range(schedule.epochs):
-        losses: list[float] = []
         set_training(student.module, True)
-        order = generator.permutation(len(examples))
-        for inputs, target in examples.batches(schedule.batch_size, rows=order, device=device, whole=True):
-            with torch.no_grad():
-                wanted = teacher(*inputs)
-            value = loss(student(*inputs), wanted, target)
-            _step(value, student, optimizer)
-            scheduler.step()
-            losses.append(float(value.detach()))
-            done += 1
-            advance(done, steps)
-            if done % max(1, steps // 50) == 0:
-                curve.append(Point(done, _mean(losses)))
-                losses.clear()
+        run.epoch()
         set_training(student.module, False)
-        curve.append(Point(done, _mean(losses) if losses else curve[-1].loss, judge(student)))
-    return curve
+        run.mark(judge(student))
+    return run.curve
 
 
-def _step(value: torch.Tensor, student: Network, optimizer: torch.optim.Optimizer) -> None:
+class _Run:
+    """The state of a training: optimiser, schedule, order of the rows, and the curve so far."""
+
+    def __init__(
+        self,
+        student: Network,
+        teacher: Network,
+        examples: Examples,
+        schedule: Schedule,
+        loss: Loss,
+        advance: Callable[[int, int], None],
+    ) -> None:
+        self.curve: list[Point] = []
+        self._student, self._teacher = student, teacher
+        self._examples, self._batch_size = examples, schedule.batch_size
+        self._loss, self._advance = loss, advance
+        self._steps = schedule.steps(len(examples))
+        self._done = 0
+        self._losses: list[float] = []
+        self._rows = np.random.default_rng(schedule.seed)
+        parameters = list(student.module.parameters())
+        self._device = str(parameters[0].device)
+        self._optimizer = torch.optim.AdamW(parameters, lr=schedule.learning_rate, weight_decay=0.0)
+        self._scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: _scale(step, self._steps)
+        )
+
+    def epoch(self) -> None:
+        """Every row once, in a new order."""
+        order = self._rows.permutation(len(self._examples))
+        batches = self._examples.batches(self._batch_size, rows=order, device=self._device, whole=True)
+        for inputs, target in batches:
+            self._step(inputs, target)
+            self._advance(self._done, self._steps)
+            if self._done % max(1, self._steps // _CURVE_POINTS) == 0:
+                self.mark()
+
+    def mark(self, metric: float | None = None) -> None:
+        """Put a point on the curve: the mean loss since the last, or again the last where none was made."""
+        losses = self._losses or [point.loss for point in self.curve[-1:]]
+        if losses:
+            self.curve.append(Point(self._done, sum(losses) / len(losses), metric))
+        self._losses = []
+
+    def _step(self, inputs: tuple[Tensor, ...], target: Tensor | None) -> None:
+        with torch.no_grad():
+            wanted = self._teacher(*inputs)
+        value = self._loss(self._student(*inputs), wanted, target)
+        _demand_number(value)
+        self._optimizer.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]  # torch's own gap
+        torch.nn.utils.clip_grad_norm_(self._student.module.parameters(), _GRADIENT_NORM)
+        self._optimizer.step()
+        self._scheduler.step()
+        self._losses.append(float(value.detach()))
+        self._done += 1
+
+
+def _demand_number(value: Tensor) -> None:
     if not value.isfinite():
         raise EngineError(
             "training_diverged",
@@ -95,10 +136,6 @@ def _step(value: torch.Tensor, student: Network, optimizer: torch.optim.Optimize
             hint="Lower `finetune.learning_rate`.",
             field="finetune.learning_rate",
         )
-    optimizer.zero_grad()
-    value.backward()  # type: ignore[no-untyped-call]  # torch's own gap
-    torch.nn.utils.clip_grad_norm_(student.module.parameters(), _GRADIENT_NORM)
-    optimizer.step()
 
 
 def _scale(step: int, steps: int) -> float:
@@ -106,7 +143,3 @@ def _scale(step: int, steps: int) -> float:
     if step < warm:
         return (step + 1) / warm
     return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-def _mean(losses: list[float]) -> float:
-    return sum(losses) / len(losses)

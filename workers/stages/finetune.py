@@ -12,6 +12,7 @@ from workers.engine.data import Examples
 from workers.engine.formats import pt2
 from workers.engine.graph.network import Network
 from workers.engine.graph.outputs import outputs_are
+from workers.engine.graph.surgery import place
 from workers.engine.losses import Goal, Loss, make_loss
 from workers.stages import judge
 from workers.stages.context import Context, load, save
@@ -82,11 +83,11 @@ def _train(
 ) -> None:
     teacher = context.original.copy()
     for network in (student, teacher):
-        network.module.to(context.device)
+        place(network.module, context.device)
     points = finetune.finetune(
         student, teacher, examples, schedule, _loss(context), judge=_judge(context), advance=advance
     )
-    student.module.to("cpu")
+    place(student.module, "cpu")
     pt2.write(student, context.folder(Stage.FINETUNE) / f"{name}.pt2")
     curve = [TrainingPoint(step=point.step, loss=point.loss, metric=point.metric) for point in points]
     save(context.folder(Stage.FINETUNE) / f"{name}.json", curve)

@@ -87,6 +87,15 @@ def prune(module: GraphModule) -> None:
     module.recompile()
 
 
+def place(module: GraphModule, device: str) -> None:
+    """Move a graph to a device, in place: its tensors, and the calls that make new ones."""
+    module.to(device)
+    for node in module.graph.nodes:
+        if node.kwargs.get("device") is not None:
+            node.update_kwarg("device", torch.device(device))
+    module.recompile()
+
+
 _TRAINING_ARGUMENT = {
     torch.ops.aten.batch_norm.default: 5,
     torch.ops.aten.dropout.default: 2,

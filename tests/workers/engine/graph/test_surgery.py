@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from tests.workers.engine.networks import Convolutional, image_network
+from tests.workers.engine.networks import Convolutional, image_network, vector_network
 from workers.engine.graph import surgery
 from workers.engine.graph.network import call_nodes
 from workers.engine.graph.shapes import shapes
@@ -38,3 +38,20 @@ def test_shapes_are_those_of_a_batch_of_one() -> None:
     found = shapes(network)
     assert found["x"] == (1, 3, 8, 8)
     assert found[network.module.graph.output_node().args[0][0].name] == (1, 4)  # type: ignore[index, union-attr]
+
+
+class _Positional(nn.Module):
+    """Adds a position to every feature: the call that counts them names a device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.scale + torch.arange(4, device=x.device)
+
+
+def test_a_graph_that_is_moved_makes_its_own_tensors_there_too() -> None:
+    module = vector_network(_Positional(), 4).module
+    surgery.place(module, "meta")
+    assert module(torch.ones(2, 4, device="meta")).device.type == "meta"
