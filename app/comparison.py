@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.contract.report import Candidate, Fidelity, Measured, Metric, Report
+from app.contract.report import LOWER_IS_BETTER, Candidate, Fidelity, Measured, Metric, Report
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
 RUNTIMES = {"onnxruntime": "ONNX Runtime", "torch": "PyTorch"}
 METRICS = {"top1": "Top-1", "top5": "Top-5", "perplexity": "Perplexity", "rmse": "RMSE", "r2": "R²"}
 FRACTIONS = frozenset({"top1", "top5"})
-LOWER_IS_BETTER = frozenset({"perplexity", "rmse"})
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from app.contract.base import Contract
 from app.contract.problem import Notice
 from app.contract.spec import JobSpec
 
+LOWER_IS_BETTER = frozenset({"perplexity", "rmse"})
+
 
 class Metric(Contract):
     """A task metric on `n` examples with its 95 % confidence interval; `also` holds its siblings."""

@@ -11,19 +11,25 @@ from workers.engine.layers.find import find
 from workers.stages.context import Context, load, save
 
 _CALIBRATION_BATCH = 64
+_PLANS = "plans.json"
 
 
 def run(context: Context) -> None:
     """One compressed network per plan, and the plans with the errors of the factors that went in."""
     plans = load(context.folder(Stage.PLAN) / "plans.json", list[Plan])
-    decomposed = []
+    done = []
     for index, plan in enumerate(plans):
         network, layers = decompose(context.original, plan.layers)
         _repair(context, network)
         pt2.write(network, context.folder(Stage.DECOMPOSE) / f"candidate-{index}.pt2")
-        decomposed.append(plan.model_copy(update={"layers": layers}))
+        done.append(plan.model_copy(update={"layers": layers}))
         context.advance(Stage.DECOMPOSE, (index + 1) / len(plans))
-    save(context.folder(Stage.DECOMPOSE) / "plans.json", decomposed)
+    save(context.folder(Stage.DECOMPOSE) / _PLANS, done)
+
+
+def decomposed(context: Context) -> list[Plan]:
+    """The plans as they were carried out: one per candidate."""
+    return load(context.folder(Stage.DECOMPOSE) / _PLANS, list[Plan])
 
 
 def decompose(original: Network, plans: list[LayerPlan]) -> tuple[Network, list[LayerPlan]]:
@@ -38,7 +44,7 @@ def decompose(original: Network, plans: list[LayerPlan]) -> tuple[Network, list[
 def _apply(layer: Layer, plan: LayerPlan) -> LayerPlan:
     if plan.rank is None:
         return plan
-    return plan.model_copy(update={"weight_error": layer.rewrite(layer.form(tuple(plan.rank)))})
+    return plan.model_copy(update={"weight_error": layer.rewrite(tuple(plan.rank))})
 
 
 def _repair(context: Context, network: Network) -> None:

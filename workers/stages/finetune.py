@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from app.contract.plan import Plan
 from app.contract.report import TrainingPoint
 from app.contract.spec import Finetune, Task
 from app.contract.status import Stage
@@ -16,6 +15,7 @@ from workers.engine.graph.surgery import place
 from workers.engine.losses import Goal, Loss, make_loss
 from workers.stages import judge
 from workers.stages.context import Context, load, save
+from workers.stages.decompose import decomposed
 
 CONTROL = "control"
 _GOALS: dict[Task, Goal] = {
@@ -53,7 +53,7 @@ def curve(context: Context, name: str) -> list[TrainingPoint]:
 
 
 def _candidates(context: Context) -> int:
-    return len(load(context.folder(Stage.DECOMPOSE) / "plans.json", list[Plan]))
+    return len(decomposed(context))
 
 
 def _metric_exists(context: Context) -> bool:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from app.contract.base import Contract
-from app.contract.plan import Plan
 from app.contract.report import Control, Fidelity, Latency, Measured, Metric
 from app.contract.status import Stage
 from workers.engine import clean_process
@@ -20,7 +19,8 @@ from workers.engine.graph.network import Network
 from workers.engine.graph.outputs import outputs_are
 from workers.engine.measure import cost, fidelity, latency, memory
 from workers.stages import finetune, judge
-from workers.stages.context import Context, load, save
+from workers.stages.context import Context, save
+from workers.stages.decompose import decomposed
 
 ORIGINAL = "original"
 _THREADS = 1  # latencies of one thread compare across machines and jobs
@@ -47,7 +47,7 @@ class Measurements(Contract):
 def run(context: Context) -> None:
     """Export, time and evaluate; the files stay in the folder for packaging."""
     folder = context.folder(Stage.MEASURE)
-    plans = load(context.folder(Stage.DECOMPOSE) / "plans.json", list[Plan])
+    plans = decomposed(context)
     names = [f"candidate-{index}" for index in range(len(plans))]
     networks = {ORIGINAL: context.original, **{name: final(context, name) for name in names}}
     for name, network in networks.items():
@@ -56,15 +56,16 @@ def run(context: Context) -> None:
     timed = _latencies(networks, folder)
     context.advance(Stage.MEASURE, 0.6)
     judged = _Judge(context)
+    looks = {name: judged.look(network) for name, network in networks.items()}
     measured = {
-        name: _measured(network, folder / name, timed[name], judged.metric(network))
+        name: _measured(network, folder / name, timed[name], looks[name][0])
         for name, network in networks.items()
     }
     candidates = [
         CandidateMeasured(
             measured=measured[name],
             metric_before_finetune=judged.before(name),
-            fidelity=judged.fidelity(networks[name]),
+            fidelity=looks[name][1],
         )
         for name in names
     ]
@@ -90,29 +91,27 @@ class _Judge:
         self._kind = outputs_are(context.original)
         self._original = judge.outputs(context.original, self._examples)
 
-    def metric(self, network: Network) -> Metric | None:
-        """The task's metric; the original's outputs are not computed twice."""
-        return judge.metric(self._outputs(network), self._examples, self._context.task, self._kind)
+    def look(self, network: Network) -> tuple[Metric | None, Fidelity]:
+        """The task's metric, and how close the outputs are to the original's."""
+        outputs = self._original if network is self._context.original else self._outputs(network)
+        return self._metric(outputs), Fidelity(**asdict(fidelity.compare(self._original, outputs)))
 
     def before(self, name: str) -> Metric | None:
         """The metric of a candidate before it was trained; None where it never was."""
         if finetune.trained(self._context, name) is None:
             return None
-        return self.metric(pt2.read(_decomposed(self._context, name)))
+        return self._metric(self._outputs(pt2.read(_decomposed(self._context, name))))
 
     def control(self) -> Control | None:
         """The metric of the original, trained like the candidates."""
         path = finetune.trained(self._context, finetune.CONTROL)
-        found = self.metric(pt2.read(path)) if path else None
+        found = self._metric(self._outputs(pt2.read(path))) if path else None
         return Control(metric=found) if found else None
 
-    def fidelity(self, network: Network) -> Fidelity:
-        """How close a candidate's outputs are to the original's."""
-        return Fidelity(**asdict(fidelity.compare(self._original, self._outputs(network))))
+    def _metric(self, outputs: Tensor) -> Metric | None:
+        return judge.metric(outputs, self._examples, self._context.task, self._kind)
 
     def _outputs(self, network: Network) -> Tensor:
-        if network is self._context.original:
-            return self._original
         return judge.outputs(network, self._examples)
 
 

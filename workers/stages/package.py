@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from app.contract.plan import Plan
 from app.contract.status import Stage
 from workers.engine.graph.network import Network
 from workers.engine.measure import reopen
-from workers.stages.context import Context, load, save
+from workers.stages.context import Context, save
+from workers.stages.decompose import decomposed
 from workers.stages.measure import final, noise
 from workers.stages.report import write_report
 
@@ -19,7 +19,7 @@ _ROWS = 8
 
 def run(context: Context) -> None:
     """Copy what the user asked for, prove that it opens and agrees, and report."""
-    plans = load(context.folder(Stage.DECOMPOSE) / "plans.json", list[Plan])
+    plans = decomposed(context)
     for index in range(len(plans)):
         name = f"candidate-{index}"
         inputs, expected = _expectation(context, final(context, name))

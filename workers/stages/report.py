@@ -10,13 +10,14 @@ from app.contract.status import Stage
 from workers.engine.measure import environment
 from workers.stages import finetune
 from workers.stages.context import Context, load
+from workers.stages.decompose import decomposed
 from workers.stages.measure import CandidateMeasured, Measurements
 from workers.stages.verdict import verdict
 
 
 def write_report(context: Context) -> Report:
     """Everything that was measured, and what to make of it."""
-    plans = load(context.folder(Stage.DECOMPOSE) / "plans.json", list[Plan])
+    plans = decomposed(context)
     found = load(context.folder(Stage.MEASURE) / "measured.json", Measurements)
     return Report(
         model=context.spec.model,

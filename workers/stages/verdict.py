@@ -2,11 +2,9 @@
 
 from typing import Literal
 
-from app.contract.report import Fidelity, Measured, Metric
+from app.contract.report import LOWER_IS_BETTER, Fidelity, Measured, Metric
 
 Verdict = Literal["better", "trade_off", "not_worth_it"]
-
-_FALLING = {"perplexity", "rmse"}  # metrics of which less is better
 
 
 def verdict(original: Measured, candidate: Measured, fidelity: Fidelity) -> tuple[Verdict, str]:
@@ -39,7 +37,7 @@ def _by_metric(original: Metric, candidate: Metric, ratio: float | None) -> tupl
         return "trade_off", f"{change}; it is smaller, but not faster{_speed(ratio)}"
     low, high = original.ci95
     rise = candidate.value - original.value
-    loss = rise if original.name in _FALLING else -rise
+    loss = rise if original.name in LOWER_IS_BETTER else -rise
     if loss > (high - low) / 2:
         return "trade_off", f"{change}{_speed(ratio)}"
     said = "no worse" if loss <= 0 else "within the noise of the test rows"

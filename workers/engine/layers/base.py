@@ -107,8 +107,8 @@ class Layer(ABC):
         """Every form whose ranks are multiples of `step` and that costs less than the dense layer."""
         return ()
 
-    def rewrite(self, form: Form) -> float:
-        """Put `form` into the graph; return the relative error ‖W − Ŵ‖ / ‖W‖ of the factors that went in."""
+    def rewrite(self, rank: tuple[int, ...]) -> float:
+        """Put the form at this rank into the graph; return ‖W − Ŵ‖ / ‖W‖ of the factors that went in."""
         raise NotImplementedError(f"a {self.kind} layer has no low-rank form")
 
     def saves(self, form: Form) -> bool:

@@ -78,10 +78,10 @@ class KernelConvLayer(Layer):
                     if self.saves(form):
                         yield form
 
-    def rewrite(self, form: Form) -> float:
+    def rewrite(self, rank: tuple[int, ...]) -> float:
         """Three calls instead of one; the core keeps stride, padding and dilation, the last call the bias."""
         W = self.site.W
-        core, factor_out, factor_in = tucker2(W, (form.rank[0], form.rank[1]))
+        core, factor_out, factor_in = tucker2(W, (rank[0], rank[1]))
         surgery.replace(self.site.module, self.site.node, lambda: self._insert(core, factor_out, factor_in))
         rebuilt = torch.einsum("ab...,oa,ib->oi...", core.double(), factor_out.double(), factor_in.double())
         return relative_error(W, rebuilt)

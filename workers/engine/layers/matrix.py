@@ -67,10 +67,10 @@ class MatrixLayer(Layer):
             candidates = (self.form((rank,)) for rank in range(step, min(self.matrix.shape) + 1, step))
             yield from (form for form in candidates if self.saves(form))
 
-    def rewrite(self, form: Form) -> float:
+    def rewrite(self, rank: tuple[int, ...]) -> float:
         """Two calls instead of one."""
         W = self.matrix
-        A, B = truncated_svd(W, form.rank[0])
+        A, B = truncated_svd(W, rank[0])
         surgery.replace(self.site.module, self.site.node, lambda: self.insert(A, B))
         return relative_error(W, A.double() @ B.double())
 

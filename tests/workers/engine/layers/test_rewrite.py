@@ -23,7 +23,7 @@ def rewritten(
     copy = network.copy()
     layers = [layer for layer in find(copy) if layer.max_rank]
     forms = [layer.form(rank(layer)) for layer in layers]
-    errors = [layer.rewrite(form) for layer, form in zip(layers, forms, strict=True)]
+    errors = [layer.rewrite(form.rank) for layer, form in zip(layers, forms, strict=True)]
     surgery.prune(copy.module)
     return trace(copy.module, copy.inputs), forms, errors
 
