@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from workers.engine.decomposition.whitening import Root, whitened
+
 
 def left_basis(W: Tensor) -> tuple[Tensor, Tensor]:
     """Left singular vectors and squared singular values of a matrix, largest first, in float64.
@@ -21,10 +23,16 @@ def left_basis(W: Tensor) -> tuple[Tensor, Tensor]:
     return U.flip(1), energies.flip(0).clamp_min(0.0)
 
 
-def singular_energies(W: Tensor) -> Tensor:
-    """Squared singular values of a matrix (m, n), largest first: shape (min(m, n),), float64."""
-    W = W.double()
-    gram = W @ W.T if W.shape[0] <= W.shape[1] else W.T @ W
+def singular_energies(W: Tensor, right: Root | None = None, left: Root | None = None) -> Tensor:
+    """Squared singular values of Rᵀ W L, largest first: shape (min(m, n),), float64.
+
+    Args:
+        W: shape (m, n).
+        right: the root L of the inputs' second moment, shape (n, n); None for the identity.
+        left: the root R of the gradients' second moment, shape (m, m); None for the identity.
+    """
+    M = whitened(W, right, left)
+    gram = M @ M.T if M.shape[0] <= M.shape[1] else M.T @ M
     energies: Tensor = torch.linalg.eigvalsh(gram)
     return energies.flip(0).clamp_min(0.0)
 

@@ -15,6 +15,14 @@ Ranks = tuple[int, ...]
 _promise = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
 
 
+def moment(n: int, samples: int, seed: int = 0) -> Tensor:
+    """The second moment (n, n) of random samples that favour some directions; singular for fewer than n."""
+    generator = torch.Generator().manual_seed(seed)
+    X = torch.randn(samples, n, generator=generator, dtype=torch.float64)
+    X *= torch.logspace(0, -2, n, dtype=torch.float64)
+    return X.T @ X / samples
+
+
 class DecompositionConformance(ABC):
     """Inherit, fill in the abstract methods, add what is special."""
 
