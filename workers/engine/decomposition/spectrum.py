@@ -23,6 +23,19 @@ def left_basis(W: Tensor) -> tuple[Tensor, Tensor]:
     return U.flip(1), energies.flip(0).clamp_min(0.0)
 
 
+def leading_left_vectors(M: Tensor, rank: int) -> Tensor:
+    """The first left singular vectors of a matrix (m, n): shape (m, rank), orthonormal, rank ≤ m, float64.
+
+    Beyond the matrix's own rank they are any that complete the basis.
+    """
+    m, n = M.shape
+    if m <= n or rank > n:
+        return left_basis(M)[0][:, :rank]
+    # QR instead of a division by the singular values: some of them may be zero.
+    U: Tensor = torch.linalg.qr(M.double() @ left_basis(M.T)[0][:, :rank])[0]
+    return U
+
+
 def singular_energies(W: Tensor, right: Root | None = None, left: Root | None = None) -> Tensor:
     """Squared singular values of Rᵀ W L, largest first: shape (min(m, n),), float64.
 

@@ -1,9 +1,8 @@
 """Truncated singular value decomposition of a matrix into two balanced factors, plain or data-aware."""
 
-import torch
 from torch import Tensor
 
-from workers.engine.decomposition.spectrum import left_basis
+from workers.engine.decomposition.spectrum import leading_left_vectors
 from workers.engine.decomposition.whitening import Root, whitened
 
 
@@ -64,19 +63,10 @@ def corrected_bias(bias: Tensor | None, W: Tensor, A: Tensor, B: Tensor, mean: T
 
 def _factors(W: Tensor, rank: int, right: Root | None, left: Root | None) -> tuple[Tensor, Tensor]:
     """R⁻ᵀ U and Uᵀ Rᵀ W, with U the leading left singular vectors of Rᵀ W L: L need not be inverted."""
-    U = _left_vectors(whitened(W, right, left), rank)
+    U = leading_left_vectors(whitened(W, right, left), rank)
     if left is None:
         return U, U.T @ W
     return left.inverse.T @ U, (left.L @ U).T @ W
-
-
-def _left_vectors(M: Tensor, rank: int) -> Tensor:
-    """The leading left singular vectors, from the smaller of the two Gram matrices."""
-    m, n = M.shape
-    if m <= n:
-        return left_basis(M)[0][:, :rank]
-    U: Tensor = torch.linalg.qr(M @ left_basis(M.T)[0][:, :rank])[0]
-    return U
 
 
 def _balanced(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,89 +1,156 @@
-"""Tucker-2: a convolution kernel as a small core between two channel factors."""
+"""Tucker: a tensor as a small core between one factor per mode, plain or data-aware.
 
+A separable weighting, one second moment per mode, turns into mode products: decompose the tensor times the
+roots, then take the roots out of the factors.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import tensorly
 import torch
-from tensorly.decomposition import partial_tucker
 from torch import Tensor
 
-from workers.engine.decomposition.spectrum import left_basis
+from workers.engine.decomposition.spectrum import leading_left_vectors, left_basis
+from workers.engine.decomposition.whitening import Root
 
 _SWEEPS = 3  # HOOI gains under 0.1 % of the error after the third sweep
+
+Roots = Sequence[Root | None]
 
 
 @dataclass(frozen=True)
 class Hosvd:
-    """The higher-order SVD of a kernel along its two channel modes; serves every pair of ranks.
+    """The higher-order SVD of a tensor along its leading modes; serves every choice of ranks.
 
-    `factor_out` (C_out, C_out) and `factor_in` (C_in, C_in) have orthonormal columns, most energetic first;
-    `core` (C_out, C_in, *k) is the kernel in their coordinates. All float64.
+    `bases`, one per mode, are square with orthonormal columns, most energetic first; `core` is the weighted
+    tensor in their coordinates. All float64.
     """
 
     core: Tensor
-    factor_out: Tensor
-    factor_in: Tensor
+    bases: tuple[Tensor, ...]
 
     def relative_errors(self) -> Tensor:
-        """Squared truncation error over squared norm for every pair of ranks.
+        """Squared truncation error over squared norm, in the weighted norm, for every choice of ranks.
 
         Returns:
-            shape (C_out, C_in): entry [a − 1, b − 1] belongs to ranks (a, b). The factors are orthonormal, so
-            the error is exactly the energy of the core outside its leading (a, b) block.
+            one axis per decomposed mode: entry [a − 1, b − 1, …] belongs to ranks (a, b, …). The bases are
+            orthonormal, so the error is exactly the energy of the core outside its leading (a, b, …) block;
+            HOOI from there never does worse.
         """
-        energy = self.core.flatten(2).square().sum(-1).cumsum(0).cumsum(1)
-        total = energy[-1, -1].clamp_min(torch.finfo(energy.dtype).tiny)
+        modes = len(self.bases)
+        energy = self.core.square().flatten(modes).sum(-1) if modes < self.core.ndim else self.core.square()
+        for mode in range(modes):
+            energy = energy.cumsum(mode)
+        total = energy.flatten()[-1].clamp_min(torch.finfo(energy.dtype).tiny)
         return (1.0 - energy / total).clamp_min(0.0)
 
 
-def hosvd(W: Tensor) -> Hosvd:
-    """The higher-order SVD along modes 0 and 1 (De Lathauwer 2000) of a kernel (C_out, C_in, *k)."""
-    factor_out, _ = left_basis(W.flatten(1))
-    factor_in, _ = left_basis(W.transpose(0, 1).flatten(1))
-    core = torch.einsum("oi...,oa,ib->ab...", W.double(), factor_out, factor_in)
-    return Hosvd(core, factor_out, factor_in)
+def hosvd(W: Tensor, roots: Roots = (None, None)) -> Hosvd:
+    """The higher-order SVD (De Lathauwer 2000) along the leading modes of W, one for each root.
+
+    Args:
+        W: any shape; for Tucker-2 a kernel (C_out, C_in, *k).
+        roots: for each decomposed mode the root of its second moment, or None for the identity.
+    """
+    weighted = W.double()
+    for mode, root in enumerate(roots):
+        weighted = weighted if root is None else _mode_product(weighted, root.L.T, mode)
+    bases = tuple(left_basis(_unfold(weighted, mode))[0] for mode in range(len(roots)))
+    return Hosvd(_project(weighted, bases), bases)
 
 
-def tucker2(W: Tensor, ranks: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Minimise ‖W − core ×₀ factor_out ×₁ factor_in‖_F by HOOI from the HOSVD (Kim et al. 2016, Tucker-2).
+def tucker2(
+    W: Tensor, ranks: tuple[int, int], *, right: Root | None = None, left: Root | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A kernel's core between two channel factors (Kim et al. 2016), by HOOI from the HOSVD.
+
+    Locally minimises ‖(W − core ×₀ factor_out ×₁ factor_in) ×₀ Rᵀ ×₁ Lᵀ‖_F.
 
     Args:
         W: shape (C_out, C_in, *k).
         ranks: (r_out, r_in), each from 1 to its channels; a rank above the unfolding's own rank only adds
-            directions that carry nothing.
+            directions that carry nothing. A mode at full rank loses nothing, whatever its root.
+        right: the root L of the input channels' second moment, shape (C_in, C_in).
+        left: the root R of the output channels' gradient second moment, shape (C_out, C_out).
 
     Returns:
         core (r_out, r_in, *k), factor_out (C_out, r_out), factor_in (C_in, r_in), in W's dtype and device.
+        The factors' columns are orthonormal.
 
     Raises:
         ValueError: a rank is out of range.
     """
-    if not all(1 <= rank <= channels for rank, channels in zip(ranks, W.shape[:2], strict=True)):
-        raise ValueError(f"ranks {ranks} are outside 1 … {tuple(W.shape[:2])}")
-    start = hosvd(W)
-    factors = [start.factor_out[:, : ranks[0]], start.factor_in[:, : ranks[1]]]
-    if _can_improve(W, ranks):
-        factors = _hooi(W.double(), start.core[: ranks[0], : ranks[1]], factors)
-    core = torch.einsum("oi...,oa,ib->ab...", W.double(), *factors)
-    return core.to(W.dtype), factors[0].to(W.dtype), factors[1].to(W.dtype)
+    core, factor_out, factor_in = _tucker(W, ranks, (left, right))
+    return core, factor_out, factor_in
 
 
-def _can_improve(W: Tensor, ranks: tuple[int, int]) -> bool:
-    """Whether a sweep has anything to find: not at full rank, nor where one rank outruns the other."""
-    taps = W[0, 0].numel()
-    feasible = ranks[0] <= ranks[1] * taps and ranks[1] <= ranks[0] * taps
-    return feasible and tuple(ranks) != tuple(W.shape[:2])
+def full_tucker(W: Tensor, ranks: Sequence[int], *, roots: Roots | None = None) -> tuple[Tensor, ...]:
+    """Tucker's decomposition on every mode (Tucker 1966; HOOI: De Lathauwer 2000).
+
+    Args:
+        W: any shape, e.g. a kernel (C_out, C_in, k_h, k_w) or a recurrent weight (gates, hidden, inputs).
+        ranks: one per mode, each from 1 to the mode's size.
+        roots: one per mode, of its second moment; None for the identity.
+
+    Returns:
+        core of shape `ranks`, then per mode one factor (size, rank) with orthonormal columns, in W's dtype
+        and device.
+
+    Raises:
+        ValueError: a rank is out of range.
+    """
+    return _tucker(W, ranks, (None,) * W.ndim if roots is None else roots)
 
 
-def _hooi(W: Tensor, core: Tensor, factors: list[Tensor]) -> list[Tensor]:
-    """Alternate between the factors a few times; keep the start where that gives no numbers."""
-    with tensorly.backend_context("pytorch", local_threadsafe=True):
-        (_, improved), _ = partial_tucker(
-            W,
-            rank=list(core.shape[:2]),
-            modes=[0, 1],
-            n_iter_max=_SWEEPS,
-            init=(core, factors),
-            svd="symeig_svd",
-        )
-    return list(improved) if all(bool(factor.isfinite().all()) for factor in improved) else factors
+def _tucker(W: Tensor, ranks: Sequence[int], roots: Roots) -> tuple[Tensor, ...]:
+    sizes = tuple(W.shape[: len(roots)])
+    if not all(1 <= rank <= size for rank, size in zip(ranks, sizes, strict=True)):
+        raise ValueError(f"ranks {tuple(ranks)} are outside 1 … {sizes}")
+    start = hosvd(W, roots)
+    turns = _hooi(start.core, ranks)
+    pairs = [
+        _unweighted(basis @ turn, root) for basis, turn, root in zip(start.bases, turns, roots, strict=True)
+    ]
+    core = _project(W.double(), [dual for _, dual in pairs])
+    return core.to(W.dtype), *(factor.to(W.dtype) for factor, _ in pairs)
+
+
+def _hooi(core: Tensor, ranks: Sequence[int]) -> list[Tensor]:
+    """Orthonormal bases (size, rank) of a HOSVD's core, each in turn the best beside the others."""
+    sizes = core.shape[: len(ranks)]
+    bases = [
+        torch.eye(size, rank, dtype=core.dtype, device=core.device)
+        for size, rank in zip(sizes, ranks, strict=True)
+    ]
+    truncated = [mode for mode, basis in enumerate(bases) if basis.shape[1] < basis.shape[0]]
+    for _ in range(_SWEEPS if len(truncated) > 1 else 0):
+        for mode in truncated:
+            others = _project(core, bases, but=mode)
+            bases[mode] = leading_left_vectors(_unfold(others, mode), ranks[mode])
+    return bases
+
+
+def _unweighted(basis: Tensor, root: Root | None) -> tuple[Tensor, Tensor]:
+    """A factor F and its dual D: F Dᵀ projects the mode as the basis projects the weighted one.
+
+    At full rank the projection is the identity, also where a singular root has no inverse to say so.
+    """
+    if root is None or basis.shape[0] == basis.shape[1]:
+        return basis, basis
+    Q, T = torch.linalg.qr(root.inverse.T @ basis)
+    return Q, root.L @ basis @ T.T
+
+
+def _project(W: Tensor, bases: Sequence[Tensor], but: int | None = None) -> Tensor:
+    for mode, basis in enumerate(bases):
+        W = W if mode == but else _mode_product(W, basis.T, mode)
+    return W
+
+
+def _mode_product(W: Tensor, M: Tensor, mode: int) -> Tensor:
+    product: Tensor = torch.tensordot(M, W, dims=([1], [mode]))
+    return product.movedim(0, mode)
+
+
+def _unfold(W: Tensor, mode: int) -> Tensor:
+    return W.movedim(mode, 0).flatten(1)
