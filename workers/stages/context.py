@@ -18,6 +18,7 @@ from app.contract.status import Stage
 from workers.engine.data import Examples, Splits, split
 from workers.engine.errors import EngineError
 from workers.engine.formats import arrays, pt2
+from workers.engine.graph.canonical import canonicalise
 from workers.engine.graph.network import Network
 from workers.messages import Advanced, Message, Noticed, Order, StageFinished, StageStarted
 
@@ -62,7 +63,7 @@ class Context:
     @cached_property
     def original(self) -> Network:
         """The user's network. Shared by the stages of this attempt: never edited."""
-        return pt2.read(self.input("model"))
+        return read_model(self.input("model"))
 
     @cached_property
     def splits(self) -> Splits:
@@ -140,6 +141,11 @@ class Context:
             return None
         stored = arrays.read(self.input(role), self.order.formats[role])
         return Examples.of(stored, self.original.inputs)
+
+
+def read_model(path: Path) -> Network:
+    """A user's network, in the form in which its layers are looked for; raises `Rejected`."""
+    return canonicalise(pt2.read(path))
 
 
 def _device(wanted: Device) -> str:

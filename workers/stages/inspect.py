@@ -9,12 +9,12 @@ from torch import Tensor
 from app.contract.status import Stage
 from app.contract.summary import ArrayInfo, DatasetSummary, LayerInfo, ModelSummary
 from workers.engine.errors import EngineError
-from workers.engine.formats import arrays, pt2
+from workers.engine.formats import arrays
 from workers.engine.graph.network import Input, Network
 from workers.engine.layers.base import Layer
 from workers.engine.layers.find import find
 from workers.engine.measure import cost
-from workers.stages.context import Context, save
+from workers.stages.context import Context, read_model, save
 
 
 def run(context: Context) -> None:
@@ -33,7 +33,7 @@ def run(context: Context) -> None:
 
 def model(path: Path) -> ModelSummary:
     """An uploaded model's summary; raises `Rejected`."""
-    return describe(pt2.read(path))
+    return describe(read_model(path))
 
 
 def dataset(path: Path, stored_as: str) -> DatasetSummary:

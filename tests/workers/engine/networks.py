@@ -1,7 +1,9 @@
 """Small networks to test on."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,14 @@ from workers.engine.formats import pt2
 from workers.engine.graph.network import Dimension, Input, Network, trace
 
 BATCH = Dimension("batch", 1, 512)
+LENGTH = Dimension("length", 1, 64, example=6)
+_CELLS: dict[str, Any] = {
+    "lstm": nn.LSTM,
+    "gru": nn.GRU,
+    "tanh": nn.RNN,
+    "relu": functools.partial(nn.RNN, nonlinearity="relu"),
+    "projected": functools.partial(nn.LSTM, proj_size=3),
+}
 
 
 def image_network(module: nn.Module, channels: int = 3, size: int = 8) -> Network:
@@ -21,6 +31,29 @@ def image_network(module: nn.Module, channels: int = 3, size: int = 8) -> Networ
 def vector_network(module: nn.Module, *shape: int) -> Network:
     """A module over (batch, *shape)."""
     return trace(module.eval(), (Input("x", torch.float32, (BATCH, *shape)),))
+
+
+def recurrent_network(
+    cell: str,
+    *,
+    given: bool = False,
+    sequence_only: bool = False,
+    width: int = 5,
+    hidden: int = 7,
+    **options: Any,
+) -> Network:
+    """A recurrent stack over (batch, length, width), or (length, batch, width) without `batch_first`.
+
+    Batch and length vary. `given` makes its initial states inputs; `sequence_only` drops its last states.
+    """
+    seeded()
+    options = {"batch_first": True, "num_layers": 1, **options}
+    module = Recurrent(_CELLS[cell](width, hidden, **options), sequence_only)
+    rows = options["num_layers"] * (2 if options.get("bidirectional") else 1)
+    widths = {"lstm": [hidden, hidden], "projected": [3, hidden]}.get(cell, [hidden]) if given else []
+    shapes = [(BATCH, LENGTH, width) if options["batch_first"] else (LENGTH, BATCH, width)]
+    shapes += [(rows, BATCH, size) for size in widths]
+    return trace(module.eval(), [Input(f"x_{i}", torch.float32, shape) for i, shape in enumerate(shapes)])
 
 
 def seeded(module_seed: int = 0) -> None:
@@ -44,6 +77,19 @@ class Convolutional(nn.Module):
         x = self.shortcut(self.block(self.stem(x))).relu()
         out: Tensor = self.head(x.mean((2, 3)))
         return out
+
+
+class Recurrent(nn.Module):
+    """A recurrent stack that returns its sequence and its last states, or its sequence alone."""
+
+    def __init__(self, rnn: nn.RNNBase, sequence_only: bool) -> None:
+        super().__init__()
+        self.rnn = rnn
+        self.sequence_only = sequence_only
+
+    def forward(self, x: Tensor, h: Tensor | None = None, c: Tensor | None = None) -> Any:
+        results = self.rnn(x, h if c is None else (h, c))
+        return results[0] if self.sequence_only else results
 
 
 def write_example(folder: Path, rows: Mapping[str, int]) -> None:

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from workers.engine.errors import EngineError
 from workers.engine.graph.network import Network, export
+from workers.engine.graph.recurrent import kept_whole
 
 MAX_BYTES = (1 << 31) - 1
 """What protobuf can hold, and so a single ONNX file."""
@@ -38,7 +39,7 @@ def write(network: Network, path: Path) -> None:
 
 
 def _convert(program: ExportedProgram, outputs: list[str]) -> onnx.ModelProto:
-    with _quiet():
+    with _quiet(), kept_whole():
         try:
             exported: Any = torch.onnx.export(program, dynamo=True, verbose=False, output_names=outputs)
             model: onnx.ModelProto = exported.model_proto

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule, Node
 
+from workers.engine.graph.recurrent import kept_whole
+
 
 @dataclass(frozen=True)
 class Dimension:
@@ -101,7 +103,8 @@ def export(module: nn.Module, inputs: Sequence[Input]) -> ExportedProgram:
         or None
         for spec in inputs
     )
-    return torch.export.export(module, examples, dynamic_shapes=shapes)
+    with kept_whole():
+        return torch.export.export(module, examples, dynamic_shapes=shapes)
 
 
 def call_nodes(module: GraphModule) -> list[Node]:

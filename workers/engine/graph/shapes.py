@@ -1,6 +1,5 @@
 """Following the shapes through a graph on fake tensors: nothing is allocated, nothing multiplied."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,15 +9,9 @@ from torch._subclasses import FakeTensorMode
 from torch.fx import Interpreter, Node
 from torch.fx.node import Target
 
+from workers.engine.graph import recurrent
 from workers.engine.graph.network import Network
-
-Bound = Mapping[str, Any]
-RECURRENT = {  # by the name that users know
-    torch.ops.aten.lstm.input: "lstm",
-    torch.ops.aten.gru.input: "gru",
-    torch.ops.aten.rnn_tanh.input: "rnn",
-    torch.ops.aten.rnn_relu.input: "rnn",
-}
+from workers.engine.graph.recurrent import RECURRENT, bind
 
 
 class ShapeInterpreter(Interpreter):
@@ -53,7 +46,7 @@ class ShapeInterpreter(Interpreter):
     def call_function(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One operator; a recurrent layer is not unrolled."""
         if isinstance(target, OpOverload) and target in RECURRENT:
-            return _recurrent_outputs(bind(target, args, kwargs))
+            return recurrent.outputs(**bind(target, args, kwargs))
         return super().call_function(target, args, kwargs)
 
 
@@ -76,17 +69,3 @@ def shapes(network: Network) -> dict[str, tuple[int, ...]]:
     recorder = _Recorder(network)
     recorder.follow()
     return recorder.shapes
-
-
-def bind(target: OpOverload[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bound:
-    """An operator's arguments by their names; defaults are left out."""
-    names = [argument.name for argument in target._schema.arguments]
-    return dict(zip(names, args, strict=False)) | kwargs
-
-
-def _recurrent_outputs(bound: Bound) -> tuple[Tensor, ...]:
-    """What a recurrent layer returns: the sequence of hidden states, and its last states."""
-    states = bound["hx"] if isinstance(bound["hx"], list | tuple) else [bound["hx"]]
-    features = states[0].shape[-1] * (2 if bound["bidirectional"] else 1)
-    output = bound["input"].new_empty((*bound["input"].shape[:2], features))
-    return (output, *(torch.empty_like(state) for state in states))

@@ -9,7 +9,8 @@ from torch.fx import GraphModule, Node
 
 from workers.engine.graph import surgery
 from workers.engine.graph.network import Network, call_nodes
-from workers.engine.graph.shapes import RECURRENT, shapes
+from workers.engine.graph.recurrent import RECURRENT
+from workers.engine.graph.shapes import shapes
 from workers.engine.layers.base import Layer, Site
 from workers.engine.layers.conv import KernelConvLayer
 from workers.engine.layers.dense import DenseLayer, GroupedConvLayer, RecurrentLayer

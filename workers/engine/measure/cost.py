@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from workers.engine.errors import EngineError
 from workers.engine.graph.network import Network
-from workers.engine.graph.shapes import RECURRENT, Bound, ShapeInterpreter, bind
+from workers.engine.graph.recurrent import RECURRENT, bind
+from workers.engine.graph.shapes import ShapeInterpreter
 from workers.engine.measure.free import FREE
+
+Bound = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
