@@ -1,18 +1,25 @@
 """Which layer takes which form at which rank."""
 
 from app.contract.base import Contract
-from app.contract.spec import Method
+from app.contract.spec import Method, Weighting
 
 
 class LayerPlan(Contract):
-    """The decision for one layer; costs are [before, after]; `reason` says why a layer stays dense."""
+    """The decision for one layer; costs are [before, after]; `reason` says why a layer stays dense.
+
+    `discarded_energy` is what the plan expects to lose, ‖W − Ŵ‖² / ‖W‖² in the plan's weighting; the errors are
+    measured once the factors are made.
+    """
 
     name: str
     method: Method
     rank: list[int] | None = None
     parameters: tuple[int, int]
     macs: tuple[int, int]
+    discarded_energy: float = 0.0
     weight_error: float = 0.0
+    output_error: float | None = None
+    warnings: list[str] = []
     reason: str | None = None
 
 
@@ -20,6 +27,7 @@ class Plan(Contract):
     """One candidate: the whole network's cost after the decisions, `keep` as it was asked for."""
 
     keep: float
+    weighting: Weighting = Weighting.NONE
     parameters: int
     macs: int
     layers: list[LayerPlan]

@@ -4,7 +4,7 @@ from typing import Literal
 
 from app.contract.base import Contract
 from app.contract.problem import Notice
-from app.contract.spec import JobSpec
+from app.contract.spec import JobSpec, Weighting
 
 LOWER_IS_BETTER = frozenset({"perplexity", "rmse"})
 
@@ -48,16 +48,22 @@ class TrainingPoint(Contract):
 
 
 class LayerReport(Contract):
-    """One layer of a candidate; pairs are [before, after]."""
+    """One layer of a candidate; pairs are [before, after].
+
+    `discarded_energy` is ‖W − Ŵ‖² / ‖W‖² in the candidate's weighting, `weight_error` ‖W − Ŵ‖ / ‖W‖ of the
+    weight as it is, `output_error` the same of the layer's output on rows held out of the calibration.
+    """
 
     name: str
     method: str
     rank: list[int] | None = None
     parameters: tuple[int, int]
     macs: tuple[int, int]
+    discarded_energy: float = 0.0
     weight_error: float
     output_error: float | None = None
     latency_ms: tuple[float, float] | None = None
+    warnings: list[str] = []
     reason: str | None = None
 
 
@@ -78,10 +84,29 @@ class Control(Contract):
     metric: Metric
 
 
+class Trial(Contract):
+    """One weighting that was tried for a candidate: how far its outputs then were from the original's on rows held
+    out of the calibration, before any training."""
+
+    weighting: Weighting
+    divergence: float
+
+
+class FoldMetrics(Contract):
+    """One fraction on the grid of a cross-validation: the metric on every fold, and whether it was chosen."""
+
+    fraction: float
+    metric: str
+    folds: list[float]
+    chosen: bool
+
+
 class Candidate(Measured):
     """One compressed network."""
 
     keep: float
+    weighting: Weighting
+    trials: list[Trial] = []
     metric_before_finetune: Metric | None = None
     fidelity: Fidelity
     verdict: Literal["better", "trade_off", "not_worth_it"]
@@ -111,5 +136,6 @@ class Report(Contract):
     original: Measured
     control: Control | None = None
     candidates: list[Candidate]
+    cross_validation: list[FoldMetrics] = []
     warnings: list[Notice] = []
     seconds: dict[str, float]

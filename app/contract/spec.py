@@ -13,6 +13,23 @@ class Decomposition(StrEnum):
 
     SVD = "svd"
     TUCKER = "tucker"
+    SPATIAL_SVD = "spatial_svd"
+    CHANNEL_SVD = "channel_svd"
+    CHANNEL_SVD_IN = "channel_svd_in"
+    CP = "cp"
+    FULL_TUCKER = "full_tucker"
+    TENSOR_TRAIN = "tensor_train"
+    JOINT_SVD = "joint_svd"
+
+
+# The rest must be asked for: they take minutes to fit, or pay for few layers only.
+DEFAULT_METHODS = (
+    Decomposition.SVD,
+    Decomposition.TUCKER,
+    Decomposition.SPATIAL_SVD,
+    Decomposition.CHANNEL_SVD,
+    Decomposition.CHANNEL_SVD_IN,
+)
 
 
 class Method(StrEnum):
@@ -20,7 +37,25 @@ class Method(StrEnum):
 
     SVD = "svd"
     TUCKER = "tucker"
+    SPATIAL_SVD = "spatial_svd"
+    CHANNEL_SVD = "channel_svd"
+    CHANNEL_SVD_IN = "channel_svd_in"
+    CP = "cp"
+    FULL_TUCKER = "full_tucker"
+    TENSOR_TRAIN = "tensor_train"
+    JOINT_SVD = "joint_svd"
     KEEP = "keep"
+
+
+class Weighting(StrEnum):
+    """Which errors of a weight count: all alike, those on inputs that occur in the calibration data, or those on
+    such inputs toward outputs that the result depends on. `auto` tries each and keeps what diverges least from the
+    original on rows held out of the calibration."""
+
+    AUTO = "auto"
+    NONE = "none"
+    INPUTS = "inputs"
+    TWO_SIDED = "two_sided"
 
 
 class Task(StrEnum):
@@ -90,7 +125,32 @@ class EnergyRanks(Contract):
     energy: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
 
 
-Ranks = Annotated[BudgetRanks | FractionRanks | EnergyRanks, Field(discriminator="selection")]
+class VbmfRanks(Contract):
+    """Every layer keeps the rank that variational Bayesian matrix factorization takes for signal. Blind to the
+    data and to the budget."""
+
+    selection: Literal["vbmf"]
+
+
+class CrossValidationRanks(Contract):
+    """Every layer keeps the same fraction of its own cost: the least on `grid` whose metric over `folds` folds of
+    the calibration rows is within one standard error of the best. Blind to the budget and to which layers matter."""
+
+    selection: Literal["cross_validation"]
+    folds: Annotated[int, Field(ge=2, le=20)] = 4
+    grid: Annotated[list[Keep], Field(min_length=1, max_length=16)] = [0.75, 0.5, 0.35, 0.25]
+
+
+class ExplicitRanks(Contract):
+    """The layers to which `layers` gives a rank take it; every other layer stays dense. Blind to everything else."""
+
+    selection: Literal["explicit"]
+
+
+Ranks = Annotated[
+    BudgetRanks | FractionRanks | EnergyRanks | VbmfRanks | CrossValidationRanks | ExplicitRanks,
+    Field(discriminator="selection"),
+]
 
 
 class LayerRule(Contract):
@@ -98,7 +158,7 @@ class LayerRule(Contract):
 
     match: Annotated[str, Field(min_length=1, max_length=512)]
     method: Method | None = None
-    rank: Rank | Annotated[list[Rank], Field(min_length=1, max_length=2)] | None = None
+    rank: Rank | Annotated[list[Rank], Field(min_length=1, max_length=8)] | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> "LayerRule":
@@ -107,6 +167,15 @@ class LayerRule(Contract):
         if self.method is Method.KEEP and self.rank is not None:
             raise ValueError("a layer that is kept dense has no rank")
         return self
+
+
+class Calibration(Contract):
+    """What the train rows that are set aside for calibration are used for: up to `rows` of them, their second
+    moments held in at most `memory_mb` megabytes at a time (more passes where that is too little)."""
+
+    weighting: Weighting = Weighting.AUTO
+    rows: Annotated[int, Field(ge=1, le=1_000_000)] = 512
+    memory_mb: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
 
 
 class Finetune(Contract):
@@ -125,7 +194,8 @@ class JobSpec(Contract):
     data: Data = Data()
     task: Task | None = None
     target: Target = Target()
-    methods: Annotated[list[Decomposition], Field(min_length=1)] = list(Decomposition)
+    methods: Annotated[list[Decomposition], Field(min_length=1)] = list(DEFAULT_METHODS)
+    calibration: Calibration = Calibration()
     ranks: Ranks = BudgetRanks()
     layers: Annotated[list[LayerRule], Field(max_length=1000)] = []
     finetune: Finetune = Finetune()

@@ -7,8 +7,6 @@ from app.contract.spec import JobSpec, LayerRule, Method
 from app.contract.summary import LayerInfo
 from app.errors import Unprocessable
 
-_RANKS = {Method.SVD: 1, Method.TUCKER: 2}  # how many ranks a method has
-
 
 def check_layers(spec: JobSpec, layers: Sequence[LayerInfo]) -> None:
     """Raise `Unprocessable` for a rule that matches nothing or asks too much, or if nothing is left to do."""
@@ -70,8 +68,6 @@ def _check_rank(index: int, rank: int | list[int], methods: Sequence[Method], la
 
 def _fits(rank: int | list[int], method: Method, layer: LayerInfo) -> bool:
     ranks, most = (rank if isinstance(rank, list) else [rank]), _limit(method, layer)
-    if len(ranks) not in (1, _RANKS[method]):
-        return False
     spread = ranks * len(most) if len(ranks) == 1 else ranks  # one number stands for all
     return len(spread) == len(most) and all(r <= m for r, m in zip(spread, most, strict=True))
 

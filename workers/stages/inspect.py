@@ -65,7 +65,7 @@ def describe(network: Network) -> ModelSummary:
 
 
 def _layer(layer: Layer) -> LayerInfo:
-    ranks = {layer.method: list(layer.max_rank)} if layer.method and layer.max_rank else {}
+    ranks = {method: list(each.max_rank) for method, each in layer.methods.items()}
     return LayerInfo(
         name=layer.name,
         kind=layer.kind,

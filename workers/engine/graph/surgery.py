@@ -34,11 +34,8 @@ def is_weight(module: GraphModule, node: Any) -> bool:
     return isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
 
 
-def register(module: GraphModule, path: str, tensor: Tensor) -> Node:
-    """Store `tensor` (copied) as a trainable parameter under a dotted path; return a node that reads it.
-
-    Must be called inside `graph.inserting_before`.
-    """
+def store(module: GraphModule, path: str, tensor: Tensor) -> None:
+    """Store `tensor` (copied) as a trainable parameter under a dotted path, for `graph.get_attr` to read."""
     *folders, leaf = path.split(".")
     owner: nn.Module = module
     for folder in folders:
@@ -46,7 +43,6 @@ def register(module: GraphModule, path: str, tensor: Tensor) -> Node:
             owner.add_module(folder, nn.Module())
         owner = getattr(owner, folder)
     owner.register_parameter(leaf, nn.Parameter(tensor.detach().clone().contiguous()))
-    return module.graph.get_attr(path)
 
 
 def call(module: GraphModule, target: OpOverload, *args: Any) -> Node:

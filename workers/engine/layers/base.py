@@ -1,21 +1,25 @@
-"""What every layer kind offers: its cost, the forms it may take, and the surgery that puts one in."""
+"""What every layer offers: its cost, the factorizations it may take, and the surgery that puts one in."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from workers.engine.graph import surgery
+from workers.engine.layers.weighting import PLAIN, Weighting
 
 
 @dataclass(frozen=True)
 class Form:
     """One way to write a layer: a method at a rank.
 
-    `parameters` and `macs` (batch 1) are the whole layer's in this form, `error` is the predicted
-    ‖W − Ŵ‖² / ‖W‖² in [0, 1].
+    `parameters` and `macs` (batch 1) are the whole layer's in this form; `error` is the predicted
+    ‖W − Ŵ‖² / ‖W‖² in the layer's weighting, in [0, 1].
     """
 
     method: str
@@ -26,8 +30,17 @@ class Form:
 
 
 @dataclass(frozen=True)
+class Rewritten:
+    """What went into the graph: the dense weight Ŵ that the factors stand for, shaped like the weight, and what
+    the user should hear about the fit."""
+
+    weight: Tensor
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Site:
-    """Where a layer sits: the graph, the call, its weight and bias, and the shapes that flow through it."""
+    """Where a weight is used: the graph, the call, its weight and bias, and the shapes that flow through it."""
 
     module: GraphModule
     node: Node
@@ -46,28 +59,33 @@ class Site:
         """The weight, detached, not copied."""
         return surgery.tensor_of(self.module, self.weight).detach()
 
-    def store(self, part: str, tensor: Tensor) -> Node:
-        """Register a factor beside the weight it replaces (`head.weight_left`); return its node."""
-        return surgery.register(self.module, f"{self.weight.target}_{part}", tensor)
-
     @property
-    def bias_parameters(self) -> int:
-        """How many parameters the bias holds."""
-        return 0 if self.bias is None else surgery.tensor_of(self.module, self.bias).numel()
+    def arguments(self) -> dict[str, Any]:
+        """The call's arguments by name."""
+        return surgery.arguments(self.node)
+
+
+Factors = Mapping[str, Node]
 
 
 class Layer(ABC):
-    """A call in the graph that multiplies by a weight.
+    """A weight and every call that uses it.
 
-    `reason` says why the layer must stay dense; None where it may be decomposed.
+    `reason` says why the layer must stay dense; None where it may be factorized. `weigh` gives what the
+    calibration knows about this weight; it is called when needed and its result not kept, because it is large.
     """
 
     kind: str
-    method: str | None = None
 
-    def __init__(self, site: Site, reason: str | None = None) -> None:
-        self.site = site
+    def __init__(self, *sites: Site, reason: str | None = None) -> None:
+        self.sites = sites
         self.reason = reason
+        self.weigh: Callable[[], Weighting] = lambda: PLAIN
+
+    @property
+    def site(self) -> Site:
+        """The first call."""
+        return self.sites[0]
 
     @property
     def name(self) -> str:
@@ -81,39 +99,142 @@ class Layer(ABC):
 
     @property
     def parameters(self) -> int:
-        """Weights and biases of the dense layer."""
-        return self.site.W.numel() + self.site.bias_parameters
+        """The weight, and the biases that its calls add, each once."""
+        biases = {site.bias.target: site for site in self.sites if site.bias is not None}
+        sizes = (surgery.tensor_of(s.module, s.bias).numel() for s in biases.values() if s.bias is not None)
+        return self.site.W.numel() + sum(sizes)
+
+    @property
+    def bias_parameters(self) -> int:
+        """How many of the parameters are biases: they stay as they are."""
+        return self.parameters - self.site.W.numel()
 
     @property
     @abstractmethod
     def macs(self) -> int:
-        """Multiply-accumulates of the dense layer for batch 1."""
+        """Multiply-accumulates of the dense layer for batch 1, all calls together."""
 
     @property
     def worthwhile(self) -> bool:
-        """Whether a decomposition is known to pay in time; other layers are taken only when they must be."""
+        """Whether a factorization is known to pay in time; other layers are taken only when they must be."""
         return True
 
+    @cached_property
+    def methods(self) -> "dict[str, Factorization[Any]]":
+        """The factorizations that the layer may take, by method; none where it must stay dense."""
+        if self.reason is not None:
+            return {}
+        return {factorization.method: factorization for factorization in self.factorizations()}
+
+    def factorizations(self) -> "tuple[Factorization[Any], ...]":
+        """What `methods` holds."""
+        return ()
+
+    @cached_property
+    def importance(self) -> float | None:
+        """What losing the whole weight would do to the network's output, in nats of divergence for one example
+        (second order); None where no gradients were seen. A form loses `error` times as much."""
+        return self.weigh().importance(self.matrix)
+
     @property
-    def max_rank(self) -> tuple[int, ...]:
-        """The largest rank (per mode) that the method accepts; empty where the layer stays dense."""
-        return ()
+    def matrix(self) -> Tensor:
+        """The weight as (outputs, inputs): the shape that a weighting is for."""
+        return self.site.W.flatten(1)
 
-    def form(self, rank: tuple[int, ...]) -> Form:
-        """The layer's form at one rank within `max_rank`."""
-        raise NotImplementedError(f"a {self.kind} layer has no low-rank form")
+    def vectors(self, arguments: Mapping[str, Any]) -> Tensor:
+        """The vectors x that W multiplied in one call, from the values of the call's arguments: (positions, n)."""
+        raise NotImplementedError(f"nothing is observed of a {self.kind} layer")
 
-    def forms(self, step: int) -> Iterable[Form]:
-        """Every form whose ranks are multiples of `step` and that costs less than the dense layer."""
-        return ()
+    def gradients(self, gradient: Tensor) -> Tensor:
+        """A gradient with respect to the call's output as (positions, m)."""
+        raise NotImplementedError(f"nothing is observed of a {self.kind} layer")
 
-    def rewrite(self, rank: tuple[int, ...]) -> float:
-        """Put the form at this rank into the graph; return ‖W − Ŵ‖ / ‖W‖ of the factors that went in."""
-        raise NotImplementedError(f"a {self.kind} layer has no low-rank form")
+    @property
+    def takes_mean(self) -> bool:
+        """Whether a change of the mean output can be taken up: every call adds a bias that is its own."""
+        return all(site.bias is not None and len(site.bias.users) == 1 for site in self.sites)
+
+    def correct(self, approximation: Tensor) -> None:
+        """Add (W − Ŵ) E[x] to the biases, where the weighting is centred: exact for the mean output.
+
+        `approximation` is Ŵ as (outputs, inputs).
+        """
+        mean = self.weigh().mean
+        if mean is None:
+            return
+        shift = (self.matrix.double() - approximation.double()) @ mean
+        for site in self.sites:
+            if site.bias is not None:
+                bias = surgery.tensor_of(site.module, site.bias)
+                bias.data += shift.to(bias.dtype)
 
     def saves(self, form: Form) -> bool:
         """Whether a form is cheaper than dense in both currencies: nothing is ever made larger."""
         return form.parameters < self.parameters and form.macs < self.macs
+
+    def replace(self, factors: Mapping[str, Tensor], insert: Callable[[Site, Factors], Node]) -> None:
+        """Store factors beside the weight (`head.weight_left`), once, and put the calls that `insert` makes in
+        the place of every call."""
+        module = self.site.module
+        paths = {part: f"{self.site.weight.target}_{part}" for part in factors}
+        for part, tensor in factors.items():
+            surgery.store(module, paths[part], tensor)
+        for site in self.sites:
+
+            def build(site: Site = site) -> Node:
+                return insert(site, {part: module.graph.get_attr(path) for part, path in paths.items()})
+
+            surgery.replace(module, site.node, build)
+
+
+L = TypeVar("L", bound=Layer)
+
+
+class Factorization(ABC, Generic[L]):
+    """One method applied to one layer: which ranks it takes, what each costs, and how it is put in."""
+
+    method: ClassVar[str]
+
+    def __init__(self, layer: L) -> None:
+        self.layer = layer
+
+    @property
+    @abstractmethod
+    def max_rank(self) -> tuple[int, ...]:
+        """The largest rank of every mode."""
+
+    @abstractmethod
+    def cost(self, rank: tuple[int, ...]) -> tuple[int, int]:
+        """Weights that the factors hold, and multiply-accumulates of all calls for batch 1."""
+
+    @abstractmethod
+    def error(self, rank: tuple[int, ...]) -> float:
+        """Predicted ‖W − Ŵ‖² / ‖W‖² in the layer's weighting."""
+
+    @abstractmethod
+    def rewrite(self, rank: tuple[int, ...]) -> Rewritten:
+        """Put the form at this rank into the graph, in place."""
+
+    def form(self, rank: tuple[int, ...]) -> Form:
+        """The form at one rank within `max_rank`."""
+        weights, macs = self.cost(rank)
+        return Form(self.method, rank, weights + self.layer.bias_parameters, macs, self.error(rank))
+
+    def ranks(self, step: int) -> Iterator[tuple[int, ...]]:
+        """The grid of ranks that are multiples of `step` in every mode."""
+        return product(*(range(step, most + 1, step) for most in self.max_rank))
+
+    def forms(self, step: int) -> Iterator[Form]:
+        """Every form on the grid that costs less than the dense layer."""
+        return (form for rank in self.ranks(step) if self.layer.saves(form := self.form(rank)))
+
+    def fits(self, rank: tuple[int, ...]) -> bool:
+        """Whether a rank has the right number of modes and is within range."""
+        return len(rank) == len(self.max_rank) and all(
+            1 <= r <= most for r, most in zip(rank, self.max_rank, strict=True)
+        )
+
+
 
 
 def relative_error(W: Tensor, approximation: Tensor) -> float:

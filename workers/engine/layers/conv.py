@@ -1,7 +1,9 @@
-"""Convolutions with a k×k kernel. They take a Tucker-2 decomposition: 1×1, k×k core, 1×1."""
+"""Convolutions with a k×k kernel: 1×1, k×k core, 1×1 and their kin, all made of ordinary convolutions."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from functools import cached_property
+from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,8 +11,8 @@ from torch.fx import Node
 
 from workers.engine.decomposition.tucker import hosvd, tucker2
 from workers.engine.graph import surgery
-from workers.engine.layers.base import Form, Layer, relative_error
-from workers.engine.layers.matrix import PLAIN_CONVOLUTION
+from workers.engine.layers.base import Factorization, Factors, Layer, Rewritten, Site
+from workers.engine.layers.matrix import PLAIN_CONVOLUTION, channels_last
 
 # Below 32 channels the three calls cost what the arithmetic saves (measured on a CPU: 0.85–1.04 × at 16).
 _WORTHWHILE_CHANNELS = 32
@@ -18,8 +20,6 @@ _WORTHWHILE_CHANNELS = 32
 
 class KernelConvLayer(Layer):
     """An ungrouped convolution of C_in into C_out channels, stride, padding and dilation of any size."""
-
-    method = "tucker"
 
     @property
     def kind(self) -> str:  # type: ignore[override]
@@ -29,7 +29,7 @@ class KernelConvLayer(Layer):
     @property
     def macs(self) -> int:
         """Output pixels × kernel."""
-        return self._output_pixels * self.site.W.numel()
+        return self.output_pixels * self.site.W.numel()
 
     @property
     def worthwhile(self) -> bool:
@@ -37,61 +37,74 @@ class KernelConvLayer(Layer):
         return min(self.site.W.shape[:2]) >= _WORTHWHILE_CHANNELS
 
     @property
+    def input_pixels(self) -> int:
+        """Pixels that come in, all calls together."""
+        return sum(prod(site.input_shape[2:]) for site in self.sites)
+
+    @property
+    def output_pixels(self) -> int:
+        """Pixels that go out, all calls together."""
+        return sum(prod(site.output_shape[2:]) for site in self.sites)
+
+    def vectors(self, arguments: Mapping[str, Any]) -> Tensor:
+        """The channels of every input pixel."""
+        return channels_last(arguments["input"])
+
+    def gradients(self, gradient: Tensor) -> Tensor:
+        """The channels of every output pixel."""
+        return channels_last(gradient)
+
+    def factorizations(self) -> tuple[Factorization[Any], ...]:
+        """A kernel takes a Tucker-2 decomposition."""
+        return (TuckerFactorization(self),)
+
+
+class TuckerFactorization(Factorization[KernelConvLayer]):
+    """Tucker-2: 1×1 (C_in → r_in), k×k core (r_in → r_out), 1×1 (r_out → C_out)."""
+
+    method = "tucker"
+
+    @property
     def max_rank(self) -> tuple[int, ...]:
         """(C_out, C_in)."""
-        return () if self.reason else tuple(self.site.W.shape[:2])
-
-    @property
-    def _input_pixels(self) -> int:
-        return torch.Size(self.site.input_shape[2:]).numel()
-
-    @property
-    def _output_pixels(self) -> int:
-        return torch.Size(self.site.output_shape[2:]).numel()
+        return tuple(self.layer.site.W.shape[:2])
 
     @cached_property
     def _errors(self) -> list[list[float]]:
-        errors: list[list[float]] = hosvd(self.site.W).relative_errors().tolist()
+        weighting = self.layer.weigh()
+        found = hosvd(self.layer.site.W, left=weighting.left, right=weighting.right)
+        errors: list[list[float]] = found.relative_errors().tolist()
         return errors
 
-    def form(self, rank: tuple[int, ...]) -> Form:
+    def cost(self, rank: tuple[int, ...]) -> tuple[int, int]:
         """r_in C_in at every input pixel; the core and C_out r_out at every output pixel."""
-        channels_out, channels_in = self.site.W.shape[:2]
-        rank_out, rank_in = rank
+        layer, (rank_out, rank_in) = self.layer, rank
+        channels_out, channels_in = layer.site.W.shape[:2]
         first, last = rank_in * channels_in, channels_out * rank_out
-        core = rank_out * rank_in * self.site.W[0, 0].numel()
-        return Form(
-            method="tucker",
-            rank=rank,
-            parameters=first + core + last + self.site.bias_parameters,
-            macs=self._input_pixels * first + self._output_pixels * (core + last),
-            error=self._errors[rank_out - 1][rank_in - 1],
-        )
+        core = rank_out * rank_in * layer.site.W[0, 0].numel()
+        return first + core + last, layer.input_pixels * first + layer.output_pixels * (core + last)
 
-    def forms(self, step: int) -> Iterator[Form]:
-        """All pairs of ranks on the grid; the caller drops the dominated ones."""
-        if self.reason is None:
-            channels_out, channels_in = self.site.W.shape[:2]
-            for rank_out in range(step, channels_out + 1, step):
-                for rank_in in range(step, channels_in + 1, step):
-                    form = self.form((rank_out, rank_in))
-                    if self.saves(form):
-                        yield form
+    def error(self, rank: tuple[int, ...]) -> float:
+        """The discarded energy of the higher-order spectrum."""
+        return self._errors[rank[0] - 1][rank[1] - 1]
 
-    def rewrite(self, rank: tuple[int, ...]) -> float:
+    def rewrite(self, rank: tuple[int, ...]) -> Rewritten:
         """Three calls instead of one; the core keeps stride, padding and dilation, the last call the bias."""
-        W = self.site.W
-        core, factor_out, factor_in = tucker2(W, (rank[0], rank[1]))
-        surgery.replace(self.site.module, self.site.node, lambda: self._insert(core, factor_out, factor_in))
-        rebuilt = torch.einsum("ab...,oa,ib->oi...", core.double(), factor_out.double(), factor_in.double())
-        return relative_error(W, rebuilt)
+        layer, weighting, ones = self.layer, self.layer.weigh(), (1,) * (self.layer.site.W.dim() - 2)
+        core, factor_out, factor_in = tucker2(
+            layer.site.W, (rank[0], rank[1]), left=weighting.left, right=weighting.right
+        )
+        rebuilt = torch.einsum("ab...,oa,ib->oi...", core, factor_out, factor_in)
+        factors = {
+            "factor_in": factor_in.T.reshape(*factor_in.T.shape, *ones),
+            "core": core,
+            "factor_out": factor_out.reshape(*factor_out.shape, *ones),
+        }
+        layer.replace(factors, self._insert)
+        return Rewritten(rebuilt, weighting.warnings)
 
-    def _insert(self, core: Tensor, factor_out: Tensor, factor_in: Tensor) -> Node:
-        module, node = self.site.module, self.site.node
-        ones = (1,) * (self.site.W.dim() - 2)
-        plain = PLAIN_CONVOLUTION[len(ones)]
-        first = self.site.store("factor_in", factor_in.T.reshape(*factor_in.T.shape, *ones))
-        inner = surgery.call(module, plain, surgery.arguments(node)["input"], first)
-        inner = surgery.recall(module, node, input=inner, weight=self.site.store("core", core), bias=None)
-        last = self.site.store("factor_out", factor_out.reshape(*factor_out.shape, *ones))
-        return surgery.call(module, plain, inner, last, self.site.bias)
+    def _insert(self, site: Site, factors: Factors) -> Node:
+        plain = PLAIN_CONVOLUTION[self.layer.site.W.dim() - 2]
+        inner = surgery.call(site.module, plain, site.arguments["input"], factors["factor_in"])
+        inner = surgery.recall(site.module, site.node, input=inner, weight=factors["core"], bias=None)
+        return surgery.call(site.module, plain, inner, factors["factor_out"], site.bias)

@@ -7,10 +7,10 @@ from workers.engine.layers.base import Layer, Site
 
 
 class DenseLayer(Layer):
-    """A layer that is counted but has no low-rank form."""
+    """A layer that is counted but has no cheaper form."""
 
-    def __init__(self, site: Site, kind: str, macs: int, reason: str) -> None:
-        super().__init__(site, reason)
+    def __init__(self, *sites: Site, kind: str, macs: int, reason: str) -> None:
+        super().__init__(*sites, reason=reason)
         self.kind = kind
         self._macs = macs
 
@@ -26,14 +26,14 @@ class GroupedConvLayer(DenseLayer):
     @property
     def groups(self) -> int:
         """The groups of the call."""
-        return int(surgery.arguments(self.site.node)["groups"])
+        return int(self.site.arguments["groups"])
 
 
 class RecurrentLayer(DenseLayer):
     """A stack of recurrent layers in one call: counted, and kept dense."""
 
     def __init__(self, site: Site, weights: list[Node], kind: str, macs: int) -> None:
-        super().__init__(site, kind, macs, f"{kind} layers are not decomposed yet")
+        super().__init__(site, kind=kind, macs=macs, reason=f"{kind} layers are not decomposed yet")
         self._weights = weights
 
     @property

@@ -1,7 +1,6 @@
-"""Finding the layers of a network: which call multiplies by which weight, and which must stay dense."""
+"""Finding the layers of a network: which calls use which weight, and which weights must stay dense."""
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -37,38 +36,61 @@ _WEIGHT_ARGUMENT = {
     **dict.fromkeys(_CONVOLUTIONS, ("weight", "bias", "conv")),
 }
 
+Storage = tuple[int, torch.Size, tuple[int, ...]]  # first byte, shape, strides: equal for weights that are tied
+
 
 def find(network: Network) -> list[Layer]:
-    """Every layer that multiplies by a weight, in the order of the graph.
+    """Every weight that calls multiply by, in the order of the graph's first use; tied weights are one layer.
 
-    The layers refer to the network's own graph: `rewrite` edits it in place.
+    The layers refer to the network's own graph: their factorizations edit it in place.
     """
-    macs, sizes = cost.count(network).macs_by_node, shapes(network)
-    uses = _uses(network.module)
-    return [
-        layer
-        for node in call_nodes(network.module)
-        for layer in _layers_at(network.module, node, sizes, macs.get(node.name, 0), uses)
+    counted, sizes = cost.count(network).macs_by_node, shapes(network)
+    reads = _reads(network.module)
+    layers: list[Layer] = []
+    done: set[Storage] = set()
+    for node in call_nodes(network.module):
+        if node.target in RECURRENT:
+            layers.extend(_recurrent(network.module, node, counted.get(node.name, 0)))
+        elif node.target in _WEIGHT_ARGUMENT and (weight := _weight(network.module, node)) is not None:
+            storage = _storage(surgery.tensor_of(network.module, weight))
+            if storage not in done:
+                done.add(storage)
+                layers.append(_layer(network.module, reads[storage], sizes, counted))
+    return layers
+
+
+def _weight(module: GraphModule, node: Node) -> Node | None:
+    weight = surgery.arguments(node)[_WEIGHT_ARGUMENT[node.target][0]]  # type: ignore[index]
+    return weight if surgery.is_weight(module, weight) else None
+
+
+def _layer(
+    module: GraphModule,
+    reads: Sequence[tuple[Node, Node]],
+    sizes: dict[str, tuple[int, ...]],
+    counted: dict[str, int],
+) -> Layer:
+    """The layer of one weight, from all (weight node, reader) pairs that read it."""
+    sites = [
+        _site(module, node, sizes)
+        for weight, node in reads
+        if node.target in _WEIGHT_ARGUMENT and _weight(module, node) is weight
     ]
+    macs = sum(counted.get(site.node.name, 0) for site in sites)
+    make = {_maker(site) for site in sites}
+    reason = None
+    if not sites[0].W.isfinite().all():
+        reason = "its weight holds values that are not finite"
+    elif len(sites) < len(reads) or len(make) > 1:
+        reason = "its weight is used by more than one kind of operation"
+    if reason is not None:
+        return DenseLayer(*sites, kind=_kind(sites[0]), macs=macs, reason=reason)
+    return make.pop()(sites, macs)
 
 
-def _layers_at(
-    module: GraphModule, node: Node, sizes: dict[str, tuple[int, ...]], macs: int, uses: Counter[int]
-) -> Iterator[Layer]:
-    if node.target in RECURRENT:
-        yield from _recurrent(module, node, macs)
-    elif node.target in _WEIGHT_ARGUMENT:
-        site = _site(module, node, sizes)
-        if site is not None:
-            shared = "its weight is used by more than one call" if uses[_storage(site.W)] > 1 else None
-            yield _layer(site, macs, shared)
-
-
-def _site(module: GraphModule, node: Node, sizes: dict[str, tuple[int, ...]]) -> Site | None:
+def _site(module: GraphModule, node: Node, sizes: dict[str, tuple[int, ...]]) -> Site:
     weight_name, bias_name, _ = _WEIGHT_ARGUMENT[node.target]  # type: ignore[index]
     values = surgery.arguments(node)
-    if not surgery.is_weight(module, values[weight_name]):
-        return None
     bias = values[bias_name] if bias_name else None
     inputs = next(value for name, value in values.items() if name in ("input", "mat1", "indices"))
     return Site(
@@ -81,31 +103,40 @@ def _site(module: GraphModule, node: Node, sizes: dict[str, tuple[int, ...]]) ->
     )
 
 
-def _layer(site: Site, macs: int, shared: str | None) -> Layer:
+Maker = Callable[[Sequence[Site], int], Layer]
+
+
+def _maker(site: Site) -> Maker:
+    """What makes the layer of a weight that calls like this one use."""
     target = site.node.target
-    if not site.W.isfinite().all():
-        return DenseLayer(site, _kind(site), macs, "its weight holds values that are not finite")
     if target is aten.linear.default:
-        return LinearLayer(site, shared)
+        return _linear
     if target is aten.addmm.default:
-        return _addmm(site, macs, shared)
-    if target in _CONVOLUTIONS:
-        return _convolution(site, macs, shared)
-    return DenseLayer(site, _kind(site), macs, f"{_kind(site)} layers are not decomposed yet")
+        return _addmm
+    return _convolution if target in _CONVOLUTIONS else _dense
 
 
-def _addmm(site: Site, macs: int, shared: str | None) -> Layer:
-    values = surgery.arguments(site.node)
-    if values["beta"] != 1 or values["alpha"] != 1:
-        return DenseLayer(site, "addmm", macs, "the product is scaled inside the call")
-    return AddmmLayer(site, shared)
+def _linear(sites: Sequence[Site], _: int) -> Layer:
+    return LinearLayer(*sites)
 
 
-def _convolution(site: Site, macs: int, shared: str | None) -> Layer:
-    if surgery.arguments(site.node)["groups"] > 1:
-        return GroupedConvLayer(site, _kind(site), macs, "grouped convolutions are not decomposed yet")
-    kernel = site.W.shape[2:]
-    return PointwiseConvLayer(site, shared) if kernel.numel() == 1 else KernelConvLayer(site, shared)
+def _addmm(sites: Sequence[Site], macs: int) -> Layer:
+    if any(site.arguments["beta"] != 1 or site.arguments["alpha"] != 1 for site in sites):
+        return DenseLayer(*sites, kind="addmm", macs=macs, reason="the product is scaled inside the call")
+    return AddmmLayer(*sites)
+
+
+def _convolution(sites: Sequence[Site], macs: int) -> Layer:
+    if any(site.arguments["groups"] > 1 for site in sites):
+        reason = "grouped convolutions are not decomposed yet"
+        return GroupedConvLayer(*sites, kind=_kind(sites[0]), macs=macs, reason=reason)
+    kernel = sites[0].W.shape[2:]
+    return PointwiseConvLayer(*sites) if kernel.numel() == 1 else KernelConvLayer(*sites)
+
+
+def _dense(sites: Sequence[Site], macs: int) -> Layer:
+    kind = _kind(sites[0])
+    return DenseLayer(*sites, kind=kind, macs=macs, reason=f"{kind} layers are not decomposed yet")
 
 
 def _recurrent(module: GraphModule, node: Node, macs: int) -> Iterator[Layer]:
@@ -121,14 +152,15 @@ def _kind(site: Site) -> str:
     return f"conv{site.W.dim() - 2}d" if kind == "conv" else kind
 
 
-def _uses(module: GraphModule) -> Counter[int]:
-    """How many calls read each storage: tied weights show here, under whatever names."""
-    reads: Counter[int] = Counter()
+def _reads(module: GraphModule) -> dict[Storage, list[tuple[Node, Node]]]:
+    """Every (weight node, reader) by what is read: tied weights share an entry, under whatever names."""
+    reads: dict[Storage, list[tuple[Node, Node]]] = {}
     for node in module.graph.nodes:
         if surgery.is_weight(module, node):
-            reads[_storage(surgery.tensor_of(module, node))] += len(node.users)
+            storage = _storage(surgery.tensor_of(module, node))
+            reads.setdefault(storage, []).extend((node, user) for user in node.users)
     return reads
 
 
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+def _storage(tensor: Tensor) -> Storage:
+    return tensor.data_ptr(), tensor.shape, tensor.stride()

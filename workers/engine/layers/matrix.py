@@ -1,17 +1,19 @@
 """Layers that multiply by a matrix: linear, addmm, and convolutions with a 1×1 kernel. They take an SVD."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Mapping
 from functools import cached_property
+from math import prod
+from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import Node
 
+import torch
 from workers.engine.decomposition.spectrum import relative_tails, singular_energies
 from workers.engine.decomposition.svd import truncated_svd
 from workers.engine.graph import surgery
-from workers.engine.layers.base import Form, Layer, relative_error
+from workers.engine.layers.base import Factorization, Factors, Layer, Rewritten, Site
 
 aten = torch.ops.aten
 
@@ -19,60 +21,64 @@ aten = torch.ops.aten
 class MatrixLayer(Layer):
     """y = W x + b at some number of positions; in its low-rank form y = A (B x) + b."""
 
-    method = "svd"
-
-    @property
     @abstractmethod
-    def matrix(self) -> Tensor:
-        """The weight as (outputs, inputs)."""
-
-    @property
-    @abstractmethod
-    def positions(self) -> int:
-        """How many vectors x one example holds: tokens, or pixels."""
+    def positions(self, site: Site) -> int:
+        """How many vectors x one example brings to a call: tokens, or pixels."""
 
     @abstractmethod
-    def insert(self, A: Tensor, B: Tensor) -> Node:
-        """Insert the two calls that stand for W = A B."""
+    def shaped(self, matrix: Tensor) -> Tensor:
+        """A matrix (outputs, inputs) as the call takes it."""
+
+    @abstractmethod
+    def insert(self, site: Site, left: Node, right: Node) -> Node:
+        """Insert the two calls that stand for W = A B, given A (`left`) and B (`right`) as the calls take them."""
 
     @property
     def macs(self) -> int:
         """Positions × outputs × inputs."""
-        return self.positions * self.matrix.numel()
+        return sum(map(self.positions, self.sites)) * self.matrix.numel()
+
+    def factorizations(self) -> tuple[Factorization[Any], ...]:
+        """A matrix takes an SVD."""
+        return (SvdFactorization(self),)
+
+
+class SvdFactorization(Factorization[MatrixLayer]):
+    """Truncated SVD, whitened by what the calibration knows: r (m + n) weights instead of m n."""
+
+    method = "svd"
 
     @property
     def max_rank(self) -> tuple[int, ...]:
         """The rank of the matrix at most."""
-        return () if self.reason else (min(self.matrix.shape),)
+        return (min(self.layer.matrix.shape),)
 
     @cached_property
     def _tails(self) -> list[float]:
-        tails: list[float] = relative_tails(singular_energies(self.matrix)).tolist()
+        weighting = self.layer.weigh()
+        energies = singular_energies(self.layer.matrix, right=weighting.right, left=weighting.left)
+        tails: list[float] = relative_tails(energies).tolist()
         return tails
 
-    def form(self, rank: tuple[int, ...]) -> Form:
-        """r (m + n) weights instead of m n."""
-        weights = rank[0] * sum(self.matrix.shape)
-        return Form(
-            method="svd",
-            rank=rank,
-            parameters=weights + self.site.bias_parameters,
-            macs=self.positions * weights,
-            error=self._tails[rank[0]],
-        )
+    def cost(self, rank: tuple[int, ...]) -> tuple[int, int]:
+        """r (m + n), at every position."""
+        weights = rank[0] * sum(self.layer.matrix.shape)
+        return weights, sum(map(self.layer.positions, self.layer.sites)) * weights
 
-    def forms(self, step: int) -> Iterator[Form]:
-        """Ranks below the break-even m n / (m + n)."""
-        if self.reason is None:
-            candidates = (self.form((rank,)) for rank in range(step, min(self.matrix.shape) + 1, step))
-            yield from (form for form in candidates if self.saves(form))
+    def error(self, rank: tuple[int, ...]) -> float:
+        """The discarded tail of the spectrum."""
+        return self._tails[rank[0]]
 
-    def rewrite(self, rank: tuple[int, ...]) -> float:
+    def rewrite(self, rank: tuple[int, ...]) -> Rewritten:
         """Two calls instead of one."""
-        W = self.matrix
-        A, B = truncated_svd(W, rank[0])
-        surgery.replace(self.site.module, self.site.node, lambda: self.insert(A, B))
-        return relative_error(W, A.double() @ B.double())
+        layer, weighting = self.layer, self.layer.weigh()
+        A, B = truncated_svd(layer.matrix, rank[0], right=weighting.right, left=weighting.left)
+        rebuilt = (A.double() @ B.double()).to(A.dtype)
+        layer.correct(rebuilt)
+        factors = {"left": layer.shaped(A), "right": layer.shaped(B)}
+        dense = layer.shaped(rebuilt)
+        layer.replace(factors, lambda site, nodes: layer.insert(site, nodes["left"], nodes["right"]))
+        return Rewritten(dense, weighting.warnings)
 
 
 class LinearLayer(MatrixLayer):
@@ -80,23 +86,27 @@ class LinearLayer(MatrixLayer):
 
     kind = "linear"
 
-    @property
-    def matrix(self) -> Tensor:
-        """The weight itself."""
-        return self.site.W
+    def shaped(self, matrix: Tensor) -> Tensor:
+        """As it is."""
+        return matrix
 
-    @property
-    def positions(self) -> int:
+    def positions(self, site: Site) -> int:
         """All axes of the input but the last."""
-        return _product(self.site.input_shape[:-1])
+        return prod(site.input_shape[:-1])
 
-    def insert(self, A: Tensor, B: Tensor) -> Node:
+    def vectors(self, arguments: Mapping[str, Any]) -> Tensor:
+        """The input's last axis."""
+        x: Tensor = arguments["input"]
+        return x.flatten(0, -2)
+
+    def gradients(self, gradient: Tensor) -> Tensor:
+        """The output's last axis."""
+        return gradient.flatten(0, -2)
+
+    def insert(self, site: Site, left: Node, right: Node) -> Node:
         """linear(linear(x, B), A, b)."""
-        x = surgery.arguments(self.site.node)["input"]
-        inner = surgery.call(self.site.module, aten.linear.default, x, self.site.store("right", B))
-        return surgery.recall(
-            self.site.module, self.site.node, input=inner, weight=self.site.store("left", A)
-        )
+        inner = surgery.call(site.module, aten.linear.default, site.arguments["input"], right)
+        return surgery.recall(site.module, site.node, input=inner, weight=left)
 
 
 class AddmmLayer(MatrixLayer):
@@ -109,16 +119,27 @@ class AddmmLayer(MatrixLayer):
         """The weight transposed."""
         return self.site.W.T
 
-    @property
-    def positions(self) -> int:
-        """Rows of the input."""
-        return self.site.input_shape[0]
+    def shaped(self, matrix: Tensor) -> Tensor:
+        """Transposed."""
+        return matrix.T
 
-    def insert(self, A: Tensor, B: Tensor) -> Node:
+    def positions(self, site: Site) -> int:
+        """Rows of the input."""
+        return site.input_shape[0]
+
+    def vectors(self, arguments: Mapping[str, Any]) -> Tensor:
+        """The rows of the input."""
+        x: Tensor = arguments["mat1"]
+        return x
+
+    def gradients(self, gradient: Tensor) -> Tensor:
+        """The rows of the output."""
+        return gradient
+
+    def insert(self, site: Site, left: Node, right: Node) -> Node:
         """addmm(b, x Bᵀ, Aᵀ)."""
-        x = surgery.arguments(self.site.node)["mat1"]
-        inner = surgery.call(self.site.module, aten.mm.default, x, self.site.store("right", B.T))
-        return surgery.recall(self.site.module, self.site.node, mat1=inner, mat2=self.site.store("left", A.T))
+        inner = surgery.call(site.module, aten.mm.default, site.arguments["mat1"], right)
+        return surgery.recall(site.module, site.node, mat1=inner, mat2=left)
 
 
 class PointwiseConvLayer(MatrixLayer):
@@ -129,28 +150,32 @@ class PointwiseConvLayer(MatrixLayer):
         """conv1d, conv2d or conv3d."""
         return f"conv{self.site.W.dim() - 2}d"
 
-    @property
-    def matrix(self) -> Tensor:
-        """The kernel without its unit axes."""
-        return self.site.W.flatten(1)
+    def shaped(self, matrix: Tensor) -> Tensor:
+        """With the kernel's unit axes."""
+        return matrix.reshape(*matrix.shape, *(1,) * (self.site.W.dim() - 2))
 
-    @property
-    def positions(self) -> int:
+    def positions(self, site: Site) -> int:
         """Output pixels."""
-        return _product(self.site.output_shape[2:])
+        return prod(site.output_shape[2:])
 
-    def insert(self, A: Tensor, B: Tensor) -> Node:
+    def vectors(self, arguments: Mapping[str, Any]) -> Tensor:
+        """The channels of every pixel, those that a stride passes over included."""
+        return channels_last(arguments["input"])
+
+    def gradients(self, gradient: Tensor) -> Tensor:
+        """The channels of every output pixel."""
+        return channels_last(gradient)
+
+    def insert(self, site: Site, left: Node, right: Node) -> Node:
         """The stride and padding stay with the first call: the second then works on fewer pixels."""
-        module, node = self.site.module, self.site.node
-        ones = (1,) * (self.site.W.dim() - 2)
-        right = self.site.store("right", B.reshape(*B.shape, *ones))
-        inner = surgery.recall(module, node, weight=right, bias=None)
-        left = self.site.store("left", A.reshape(*A.shape, *ones))
-        return surgery.call(module, PLAIN_CONVOLUTION[len(ones)], inner, left, self.site.bias)
+        inner = surgery.recall(site.module, site.node, weight=right, bias=None)
+        plain = PLAIN_CONVOLUTION[self.site.W.dim() - 2]
+        return surgery.call(site.module, plain, inner, left, site.bias)
 
 
 PLAIN_CONVOLUTION = {1: aten.conv1d.default, 2: aten.conv2d.default, 3: aten.conv3d.default}
 
 
-def _product(sizes: tuple[int, ...]) -> int:
-    return torch.Size(sizes).numel()
+def channels_last(x: Tensor) -> Tensor:
+    """A feature map (N, C, …) as (positions, C); one example without a batch axis is not expected here."""
+    return x.movedim(1, -1).flatten(0, -2)

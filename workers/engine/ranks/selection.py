@@ -1,13 +1,16 @@
-"""Rank selections: from layers to one decision per layer. All see the weights only, none the data."""
+"""Rank selections: from layers to one decision per layer.
+
+They see the weights, and the data only through the layers' weightings.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 from workers.engine.errors import EngineError
-from workers.engine.layers.base import Form, Layer
+from workers.engine.layers.base import Factorization, Form, Layer
 from workers.engine.ranks.allocation import Option, UnreachableBudgetError, allocate, front
 
 Currency = Literal["macs", "parameters"]
@@ -28,12 +31,18 @@ class Decision:
 
 @dataclass(frozen=True)
 class Rules:
-    """What the user fixed: the methods allowed, and per layer name a rank, a method, or "keep"."""
+    """What the user fixed: the methods allowed, and by layer name which stay dense, which have a method of their
+    own whatever `methods` says, and which have a rank (one number stands for every mode)."""
 
     methods: frozenset[str]
-    fixed: Mapping[str, tuple[int, ...]]
-    kept: frozenset[str]
-    allowed: frozenset[str]  # layers that a rule gave a method to, whatever `methods` says
+    kept: frozenset[str] = frozenset()
+    method: Mapping[str, str] = field(default_factory=dict)
+    rank: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def allowed(self, layer: Layer) -> "list[Factorization[Any]]":
+        """What the layer may take under these rules."""
+        wanted = {self.method[layer.name]} if layer.name in self.method else self.methods
+        return [factorization for method, factorization in layer.methods.items() if method in wanted]
 
 
 def by_budget(
@@ -49,11 +58,12 @@ def by_budget(
     """
     settled = {layer.name: _settle(layer, rules) for layer in layers}
     free = [layer for layer in layers if settled[layer.name] is None]
+    menus = [_Menu(layer, rules.allowed(layer), of) for layer in free]
     elsewhere = total - sum(_cost(layer, of) for layer in free)
     elsewhere += sum(_cost_of(d, of) - _cost(d.layer, of) for d in settled.values() if d is not None)
     budget = math.floor(keep * total)
     try:
-        chosen = _least_loss(free, of, budget - elsewhere, tolerance=math.ceil(_TOLERANCE * budget))
+        chosen = _least_loss(menus, budget - elsewhere, tolerance=math.ceil(_TOLERANCE * budget))
     except UnreachableBudgetError as error:
         least = (elsewhere + error.least) / total
         raise EngineError(
@@ -70,53 +80,106 @@ def by_fraction(layers: Sequence[Layer], rules: Rules, *, of: Currency, fraction
     """Every layer keeps at most `fraction` of its own cost, with the least error that allows. Blind to
     which layers matter."""
 
-    def choose(layer: Layer) -> Form | None:
-        within = [form for form in _forms(layer) if _cost_of_form(form, of) <= fraction * _cost(layer, of)]
+    def choose(layer: Layer, forms: Sequence[Form]) -> Form | None:
+        within = [form for form in forms if _cost_of_form(form, of) <= fraction * _cost(layer, of)]
         return min(within, key=lambda form: form.error, default=None)
 
-    return _one_by_one(layers, rules, choose)
+    return _one_by_one(layers, rules, of, choose)
 
 
 def by_energy(layers: Sequence[Layer], rules: Rules, *, of: Currency, energy: float) -> list[Decision]:
     """Every layer takes its cheapest form that retains `energy` of its squared norm. Blind to the budget."""
 
-    def choose(layer: Layer) -> Form | None:
-        within = [form for form in _forms(layer) if 1.0 - form.error >= energy]
+    def choose(_: Layer, forms: Sequence[Form]) -> Form | None:
+        within = [form for form in forms if 1.0 - form.error >= energy]
         return min(within, key=lambda form: _cost_of_form(form, of), default=None)
 
-    return _one_by_one(layers, rules, choose)
+    return _one_by_one(layers, rules, of, choose)
+
+
+def explicit(layers: Sequence[Layer], rules: Rules, *, of: Currency) -> list[Decision]:
+    """The layers that a rule gives a rank take it; every other stays dense."""
+    return _one_by_one(layers, rules, of, lambda _layer, _forms: None)
 
 
 def _one_by_one(
-    layers: Sequence[Layer], rules: Rules, choose: Callable[[Layer], Form | None]
+    layers: Sequence[Layer],
+    rules: Rules,
+    of: Currency,
+    choose: Callable[[Layer, Sequence[Form]], Form | None],
 ) -> list[Decision]:
-    return [_settle(layer, rules) or _decision(layer, choose(layer)) for layer in layers]
+    return [
+        _settle(layer, rules) or _decision(layer, choose(layer, _forms(layer, rules, of))) for layer in layers
+    ]
 
 
 def _settle(layer: Layer, rules: Rules) -> Decision | None:
     """The decision that the layer itself or the user's rules leave no choice about."""
-    if layer.reason is not None or not layer.max_rank:
-        return Decision(layer, None, layer.reason or "it has no low-rank form")
+    if not layer.methods:
+        return Decision(layer, None, layer.reason or "it has no cheaper form")
     if layer.name in rules.kept:
         return Decision(layer, None, "a layer rule keeps it dense")
-    if layer.name in rules.fixed:
-        form = layer.form(rules.fixed[layer.name])
-        return Decision(layer, form) if layer.saves(form) else _decision(layer, None)
-    if layer.method not in rules.methods and layer.name not in rules.allowed:
-        return Decision(layer, None, f"the method it takes, {layer.method}, was not asked for")
+    if not rules.allowed(layer):
+        able = " and ".join(layer.methods)
+        return Decision(layer, None, f"none of the methods asked for fits it: it takes {able}")
+    if layer.name in rules.rank:
+        return _decision(layer, _at_rank(layer, rules))
     return None
+
+
+def _at_rank(layer: Layer, rules: Rules) -> Form | None:
+    """The form at the user's rank with the least error; None where none is cheaper than dense."""
+    wanted = rules.rank[layer.name]
+    forms = []
+    for factorization in rules.allowed(layer):
+        rank = wanted * len(factorization.max_rank) if len(wanted) == 1 else wanted
+        if factorization.fits(rank) and layer.saves(form := factorization.form(rank)):
+            forms.append(form)
+    return min(forms, key=lambda form: form.error, default=None)
 
 
 def _decision(layer: Layer, form: Form | None) -> Decision:
     return Decision(layer, form, None if form else "no cheaper form is worth what it would lose")
 
 
-def _forms(layer: Layer) -> list[Form]:
-    """Aligned forms, or every form of a layer too small for those."""
-    return next((forms for step in _STEPS if (forms := list(layer.forms(step)))), [])
+def _forms(layer: Layer, rules: Rules, of: Currency) -> list[Form]:
+    """Aligned forms, or every form of a layer too small for those; none that is dearer in the currency asked for."""
+    for step in _STEPS:
+        found = [form for factorization in rules.allowed(layer) for form in factorization.forms(step)]
+        if forms := [form for form in found if _cost_of_form(form, of) < _cost(layer, of)]:
+            return forms
+    return []
 
 
-def _least_loss(free: Sequence[Layer], of: Currency, budget: int, tolerance: int) -> list[Form | None]:
+class _Menu:
+    """What one layer may become, with what each choice costs and loses."""
+
+    def __init__(self, layer: Layer, factorizations: Sequence[Factorization[Any]], of: Currency) -> None:
+        self.layer = layer
+        self._factorizations = factorizations
+        self._of = of
+        self._forms: dict[int, list[Form]] = {}
+
+    def options(self, step: int | None) -> list[tuple[Option, Form | None]]:
+        """Dense always, and the undominated forms on the grid of `step`."""
+        forms = self._on_grid(step) if step else []
+        options = [Option(_cost_of_form(form, self._of), self._loss(form)) for form in forms]
+        dense = Option(_cost(self.layer, self._of), 0.0)
+        return [(dense, None), *((options[i], forms[i]) for i in front(options) if options[i].cost < dense.cost)]
+
+    def _on_grid(self, step: int) -> list[Form]:
+        if step not in self._forms:
+            self._forms[step] = [form for each in self._factorizations for form in each.forms(step)]
+        return self._forms[step]
+
+    def _loss(self, form: Form) -> float:
+        """Nats of divergence where gradients were seen; else −log of the energy that is retained."""
+        if self.layer.importance is not None:
+            return self.layer.importance * form.error
+        return -math.log(max(1.0 - form.error, 1e-12))
+
+
+def _least_loss(menus: Sequence[_Menu], budget: int, tolerance: int) -> list[Form | None]:
     """Finer ranks only where coarse ones miss the budget; narrow layers only where wide ones do not do."""
     best: list[Form | None] | None = None
     failure = UnreachableBudgetError(0)
@@ -124,7 +187,7 @@ def _least_loss(free: Sequence[Layer], of: Currency, budget: int, tolerance: int
         if not narrow and step != _STEPS[0] and best is None:
             continue  # the wide layers alone would need ranks under eight: let the narrow ones help
         try:
-            chosen, left = _allocate(free, of, budget, step, narrow)
+            chosen, left = _allocate(menus, budget, step, narrow)
         except UnreachableBudgetError as error:
             failure = error
             continue
@@ -137,24 +200,13 @@ def _least_loss(free: Sequence[Layer], of: Currency, budget: int, tolerance: int
 
 
 def _allocate(
-    free: Sequence[Layer], of: Currency, budget: int, step: int, narrow: bool
+    menus: Sequence[_Menu], budget: int, step: int, narrow: bool
 ) -> tuple[list[Form | None], int]:
     """The forms chosen and what is left of the budget."""
-    menus = [_menu(layer, of, step if narrow or layer.worthwhile else None) for layer in free]
-    picks = allocate([[option for option, _ in menu] for menu in menus], budget)
-    picked = [menu[pick] for menu, pick in zip(menus, picks, strict=True)]
+    offers = [menu.options(step if narrow or menu.layer.worthwhile else None) for menu in menus]
+    picks = allocate([[option for option, _ in offer] for offer in offers], budget)
+    picked = [offer[pick] for offer, pick in zip(offers, picks, strict=True)]
     return [form for _, form in picked], budget - sum(option.cost for option, _ in picked)
-
-
-def _menu(layer: Layer, of: Currency, step: int | None) -> list[tuple[Option, Form | None]]:
-    """What a layer may become: dense always, and its undominated forms."""
-    forms = list(layer.forms(step)) if step else []
-    options = [Option(_cost_of_form(form, of), _loss(form)) for form in forms]
-    return [(Option(_cost(layer, of), 0.0), None), *((options[i], forms[i]) for i in front(options))]
-
-
-def _loss(form: Form) -> float:
-    return -math.log(max(1.0 - form.error, 1e-12))
 
 
 def _cost(layer: Layer, of: Currency) -> int:
