@@ -7,8 +7,8 @@ from app.contract.spec import Method, Weighting
 class LayerPlan(Contract):
     """The decision for one layer; costs are [before, after]; `reason` says why a layer stays dense.
 
-    `discarded_energy` is what the plan expects to lose, ‖W − Ŵ‖² / ‖W‖² in the plan's weighting; the errors are
-    measured once the factors are made.
+    `discarded_energy` is what the plan expects to lose, ‖W − Ŵ‖² / ‖W‖² in the plan's weighting; the errors
+    are measured once the factors are made.
     """
 
     name: str

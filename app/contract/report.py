@@ -85,8 +85,8 @@ class Control(Contract):
 
 
 class Trial(Contract):
-    """One weighting that was tried for a candidate: how far its outputs then were from the original's on rows held
-    out of the calibration, before any training."""
+    """One weighting that was tried for a candidate: how far its outputs then were from the original's on
+    rows held out of the calibration, before any training."""
 
     weighting: Weighting
     divergence: float
@@ -105,7 +105,7 @@ class Candidate(Measured):
     """One compressed network."""
 
     keep: float
-    weighting: Weighting
+    weighting: Weighting = Weighting.NONE
     trials: list[Trial] = []
     metric_before_finetune: Metric | None = None
     fidelity: Fidelity

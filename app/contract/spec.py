@@ -48,9 +48,9 @@ class Method(StrEnum):
 
 
 class Weighting(StrEnum):
-    """Which errors of a weight count: all alike, those on inputs that occur in the calibration data, or those on
-    such inputs toward outputs that the result depends on. `auto` tries each and keeps what diverges least from the
-    original on rows held out of the calibration."""
+    """Which errors of a weight count: all alike, those on inputs that occur in the calibration data, or
+    those on such inputs toward outputs that the result depends on. `auto` tries each and keeps what diverges
+    least from the original on rows held out of the calibration."""
 
     AUTO = "auto"
     NONE = "none"
@@ -126,15 +126,16 @@ class EnergyRanks(Contract):
 
 
 class VbmfRanks(Contract):
-    """Every layer keeps the rank that variational Bayesian matrix factorization takes for signal. Blind to the
-    data and to the budget."""
+    """Every layer keeps the rank that variational Bayesian matrix factorization takes for signal. Blind to
+    the data and to the budget."""
 
     selection: Literal["vbmf"]
 
 
 class CrossValidationRanks(Contract):
-    """Every layer keeps the same fraction of its own cost: the least on `grid` whose metric over `folds` folds of
-    the calibration rows is within one standard error of the best. Blind to the budget and to which layers matter."""
+    """Every layer keeps the same fraction of its own cost: the least on `grid` whose metric over `folds`
+    folds of the calibration rows is within one standard error of the best. Blind to the budget and to which
+    layers matter."""
 
     selection: Literal["cross_validation"]
     folds: Annotated[int, Field(ge=2, le=20)] = 4
@@ -142,7 +143,8 @@ class CrossValidationRanks(Contract):
 
 
 class ExplicitRanks(Contract):
-    """The layers to which `layers` gives a rank take it; every other layer stays dense. Blind to everything else."""
+    """The layers to which `layers` gives a rank take it; every other layer stays dense. Blind to everything
+    else."""
 
     selection: Literal["explicit"]
 

@@ -8,13 +8,16 @@ from pydantic import BaseModel
 from app.contract.base import Contract
 from app.contract.spec import (
     BudgetRanks,
+    CrossValidationRanks,
     Device,
     EnergyRanks,
+    ExplicitRanks,
     FractionRanks,
     Method,
     Output,
     Target,
     Task,
+    VbmfRanks,
 )
 from app.errors import documented
 
@@ -79,6 +82,9 @@ _ALL = Methods(
         _choice(BudgetRanks, "budget"),
         _choice(FractionRanks, "fraction"),
         _choice(EnergyRanks, "energy"),
+        _choice(VbmfRanks, "vbmf"),
+        _choice(CrossValidationRanks, "cross_validation"),
+        _choice(ExplicitRanks, "explicit"),
     ],
     target=Target.model_json_schema(),
     metrics=[

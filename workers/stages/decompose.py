@@ -6,7 +6,7 @@ from workers.engine.calibration import reestimate_batch_norm
 from workers.engine.formats import pt2
 from workers.engine.graph import surgery
 from workers.engine.graph.network import Network, trace
-from workers.engine.layers.base import Layer
+from workers.engine.layers.base import Layer, relative_error
 from workers.engine.layers.find import find
 from workers.stages.context import Context, load, save
 
@@ -44,7 +44,10 @@ def decompose(original: Network, plans: list[LayerPlan]) -> tuple[Network, list[
 def _apply(layer: Layer, plan: LayerPlan) -> LayerPlan:
     if plan.rank is None:
         return plan
-    return plan.model_copy(update={"weight_error": layer.rewrite(tuple(plan.rank))})
+    W = layer.site.W
+    rewritten = layer.methods[plan.method].rewrite(tuple(plan.rank))
+    error = relative_error(W, rewritten.weight)
+    return plan.model_copy(update={"weight_error": error, "warnings": list(rewritten.warnings)})
 
 
 def _repair(context: Context, network: Network) -> None:

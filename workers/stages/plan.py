@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from app.contract.plan import LayerPlan, Plan
-from app.contract.spec import BudgetRanks, FractionRanks, JobSpec, LayerRule, Method
+from app.contract.spec import BudgetRanks, EnergyRanks, FractionRanks, JobSpec, LayerRule, Method
 from app.contract.status import Stage
 from workers.engine.graph.network import Network
 from workers.engine.layers.base import Layer
 from workers.engine.layers.find import find
 from workers.engine.measure import cost
-from workers.engine.ranks.selection import Decision, Rules, by_budget, by_energy, by_fraction
+from workers.engine.ranks.selection import Decision, Rules, by_budget, by_energy, by_fraction, explicit
 from workers.stages.context import Context, save
 
 
@@ -32,24 +32,27 @@ def plan(network: Network, spec: JobSpec) -> list[Plan]:
 
 
 def _decide(layers: Sequence[Layer], rules: Rules, spec: JobSpec, keep: float, total: int) -> list[Decision]:
-    ranks = spec.ranks
+    ranks, of = spec.ranks, spec.target.of
     if isinstance(ranks, BudgetRanks):
-        return by_budget(layers, rules, of=spec.target.of, keep=keep, total=total)
+        return by_budget(layers, rules, of=of, keep=keep, total=total)
     if isinstance(ranks, FractionRanks):
-        return by_fraction(layers, rules, of=spec.target.of, fraction=ranks.fraction or keep)
-    return by_energy(layers, rules, of=spec.target.of, energy=ranks.energy)
+        return by_fraction(layers, rules, of=of, fraction=ranks.fraction or keep)
+    if isinstance(ranks, EnergyRanks):
+        return by_energy(layers, rules, of=of, energy=ranks.energy)
+    return explicit(layers, rules, of=of)
 
 
 def _rules(spec: JobSpec, layers: Sequence[Layer]) -> Rules:
     matched = {layer.name: rule for layer in layers if (rule := _rule(spec.layers, layer.name))}
-    modes = {layer.name: len(layer.max_rank) for layer in layers}
     return Rules(
         methods=frozenset(str(method) for method in spec.methods),
         kept=frozenset(name for name, rule in matched.items() if rule.method is Method.KEEP),
-        allowed=frozenset(name for name, rule in matched.items() if rule.method is not None),
-        fixed={
-            name: _ranks(rule.rank, modes[name]) for name, rule in matched.items() if rule.rank is not None
+        method={
+            name: rule.method.value
+            for name, rule in matched.items()
+            if rule.method not in (None, Method.KEEP)
         },
+        rank={name: _rank(rule.rank) for name, rule in matched.items() if rule.rank is not None},
     )
 
 
@@ -57,10 +60,8 @@ def _rule(rules: Sequence[LayerRule], name: str) -> LayerRule | None:
     return next((rule for rule in rules if fnmatchcase(name, rule.match)), None)
 
 
-def _ranks(rank: int | list[int], modes: int) -> tuple[int, ...]:
-    """One number serves every mode."""
-    ranks = [rank] if isinstance(rank, int) else rank
-    return tuple(ranks * modes if len(ranks) == 1 else ranks)
+def _rank(rank: int | list[int]) -> tuple[int, ...]:
+    return (rank,) if isinstance(rank, int) else tuple(rank)
 
 
 def _plan(keep: float, decisions: Sequence[Decision], total: cost.Cost) -> Plan:
@@ -81,6 +82,6 @@ def _layer(decision: Decision) -> LayerPlan:
         rank=list(form.rank) if form else None,
         parameters=(layer.parameters, form.parameters if form else layer.parameters),
         macs=(layer.macs, form.macs if form else layer.macs),
-        weight_error=form.error**0.5 if form else 0.0,
+        discarded_energy=form.error if form else 0.0,
         reason=decision.reason,
     )

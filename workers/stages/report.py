@@ -42,6 +42,7 @@ def _candidate(
     return Candidate(
         **dict(found.measured),
         keep=plan.keep,
+        weighting=plan.weighting,
         metric_before_finetune=found.metric_before_finetune,
         fidelity=found.fidelity,
         verdict=said,
@@ -58,7 +59,10 @@ def _layer(plan: LayerPlan) -> LayerReport:
         rank=plan.rank,
         parameters=plan.parameters,
         macs=plan.macs,
+        discarded_energy=plan.discarded_energy,
         weight_error=plan.weight_error,
+        output_error=plan.output_error,
+        warnings=plan.warnings,
         reason=plan.reason,
     )
 

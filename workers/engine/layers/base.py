@@ -31,8 +31,8 @@ class Form:
 
 @dataclass(frozen=True)
 class Rewritten:
-    """What went into the graph: the dense weight Ŵ that the factors stand for, shaped like the weight, and what
-    the user should hear about the fit."""
+    """What went into the graph: the dense weight Ŵ that the factors stand for, shaped like the weight, and
+    what the user should hear about the fit."""
 
     weight: Tensor
     warnings: tuple[str, ...] = ()
@@ -40,7 +40,8 @@ class Rewritten:
 
 @dataclass(frozen=True)
 class Site:
-    """Where a weight is used: the graph, the call, its weight and bias, and the shapes that flow through it."""
+    """Where a weight is used: the graph, the call, its weight and bias, and the shapes that flow through
+    it."""
 
     module: GraphModule
     node: Node
@@ -72,7 +73,8 @@ class Layer(ABC):
     """A weight and every call that uses it.
 
     `reason` says why the layer must stay dense; None where it may be factorized. `weigh` gives what the
-    calibration knows about this weight; it is called when needed and its result not kept, because it is large.
+    calibration knows about this weight; it is called when needed and its result not kept, because it is
+    large.
     """
 
     kind: str
@@ -132,8 +134,8 @@ class Layer(ABC):
 
     @cached_property
     def importance(self) -> float | None:
-        """What losing the whole weight would do to the network's output, in nats of divergence for one example
-        (second order); None where no gradients were seen. A form loses `error` times as much."""
+        """What losing the whole weight would do to the network's output, in nats of divergence for one
+        example (second order); None where no gradients were seen. A form loses `error` times as much."""
         return self.weigh().importance(self.matrix)
 
     @property
@@ -142,7 +144,8 @@ class Layer(ABC):
         return self.site.W.flatten(1)
 
     def vectors(self, arguments: Mapping[str, Any]) -> Tensor:
-        """The vectors x that W multiplied in one call, from the values of the call's arguments: (positions, n)."""
+        """The vectors x that W multiplied in one call, from the values of the call's arguments: (positions,
+        n)."""
         raise NotImplementedError(f"nothing is observed of a {self.kind} layer")
 
     def gradients(self, gradient: Tensor) -> Tensor:
@@ -173,8 +176,8 @@ class Layer(ABC):
         return form.parameters < self.parameters and form.macs < self.macs
 
     def replace(self, factors: Mapping[str, Tensor], insert: Callable[[Site, Factors], Node]) -> None:
-        """Store factors beside the weight (`head.weight_left`), once, and put the calls that `insert` makes in
-        the place of every call."""
+        """Store factors beside the weight (`head.weight_left`), once, and put the calls that `insert` makes
+        in the place of every call."""
         module = self.site.module
         paths = {part: f"{self.site.weight.target}_{part}" for part in factors}
         for part, tensor in factors.items():
@@ -233,8 +236,6 @@ class Factorization(ABC, Generic[L]):
         return len(rank) == len(self.max_rank) and all(
             1 <= r <= most for r, most in zip(rank, self.max_rank, strict=True)
         )
-
-
 
 
 def relative_error(W: Tensor, approximation: Tensor) -> float:

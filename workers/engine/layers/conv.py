@@ -71,8 +71,7 @@ class TuckerFactorization(Factorization[KernelConvLayer]):
 
     @cached_property
     def _errors(self) -> list[list[float]]:
-        weighting = self.layer.weigh()
-        found = hosvd(self.layer.site.W, left=weighting.left, right=weighting.right)
+        found = hosvd(self.layer.site.W)
         errors: list[list[float]] = found.relative_errors().tolist()
         return errors
 
@@ -91,9 +90,7 @@ class TuckerFactorization(Factorization[KernelConvLayer]):
     def rewrite(self, rank: tuple[int, ...]) -> Rewritten:
         """Three calls instead of one; the core keeps stride, padding and dilation, the last call the bias."""
         layer, weighting, ones = self.layer, self.layer.weigh(), (1,) * (self.layer.site.W.dim() - 2)
-        core, factor_out, factor_in = tucker2(
-            layer.site.W, (rank[0], rank[1]), left=weighting.left, right=weighting.right
-        )
+        core, factor_out, factor_in = tucker2(layer.site.W, (rank[0], rank[1]))
         rebuilt = torch.einsum("ab...,oa,ib->oi...", core, factor_out, factor_in)
         factors = {
             "factor_in": factor_in.T.reshape(*factor_in.T.shape, *ones),

@@ -36,7 +36,9 @@ _WEIGHT_ARGUMENT = {
     **dict.fromkeys(_CONVOLUTIONS, ("weight", "bias", "conv")),
 }
 
-Storage = tuple[int, torch.Size, tuple[int, ...]]  # first byte, shape, strides: equal for weights that are tied
+Storage = tuple[
+    int, torch.Size, tuple[int, ...]
+]  # first byte, shape, strides: equal for weights that are tied
 
 
 def find(network: Network) -> list[Layer]:

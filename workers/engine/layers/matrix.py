@@ -6,14 +6,14 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 
-import torch
 from workers.engine.decomposition.spectrum import relative_tails, singular_energies
 from workers.engine.decomposition.svd import truncated_svd
 from workers.engine.graph import surgery
-from workers.engine.layers.base import Factorization, Factors, Layer, Rewritten, Site
+from workers.engine.layers.base import Factorization, Layer, Rewritten, Site
 
 aten = torch.ops.aten
 
@@ -31,7 +31,8 @@ class MatrixLayer(Layer):
 
     @abstractmethod
     def insert(self, site: Site, left: Node, right: Node) -> Node:
-        """Insert the two calls that stand for W = A B, given A (`left`) and B (`right`) as the calls take them."""
+        """Insert the two calls that stand for W = A B, given A (`left`) and B (`right`) as the calls take
+        them."""
 
     @property
     def macs(self) -> int:

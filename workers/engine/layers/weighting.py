@@ -11,10 +11,11 @@ from workers.engine.decomposition.whitening import Root
 class Weighting:
     """What a calibration knows about a weight W (m, n).
 
-    An error Δ of the weight counts as ‖Rᵀ Δ L‖², where `right` is the root L (n, n) of the inputs' second moment
-    (centred on `mean` (n,) where the bias can take the mean up) and `left` the root R (m, m) of the gradients'.
-    Either may be None: the identity. A convolution's `right` is over whole patches, C_in·∏k, or over its input
-    channels alone. `positions` is how often one example uses the weight; None where no gradients were seen.
+    An error Δ of the weight counts as ‖Rᵀ Δ L‖², where `right` is the root L (n, n) of the inputs' second
+    moment (centred on `mean` (n,) where the bias can take the mean up) and `left` the root R (m, m) of the
+    gradients'. Either may be None: the identity. A convolution's `right` is over whole patches, C_in·∏k, or
+    over its input channels alone. `positions` is how often one example uses the weight; None where no
+    gradients were seen.
     """
 
     right: Root | None = None
@@ -25,7 +26,8 @@ class Weighting:
 
     def importance(self, W: Tensor) -> float | None:
         """½ · positions · ‖Rᵀ W L‖²: the divergence, in nats for one example, if all of W (m, n) were lost
-        (second-order, positions taken as independent: Kronecker-factored curvature, Martens & Grosse 2015)."""
+        (second-order, positions taken as independent: Kronecker-factored curvature, Martens & Grosse
+        2015)."""
         if self.positions is None:
             return None
         return 0.5 * self.positions * float(self.apply(W).square().sum())
@@ -34,9 +36,8 @@ class Weighting:
         """Rᵀ W L in float64, (m, n); channels alone weight every element of the kernel alike."""
         weighted = W.double()
         if self.right is not None:
-            size = len(self.right.L)
-            weighted = weighted.unflatten(1, (size, -1)).transpose(1, 2) @ self.right.L
-            weighted = weighted.transpose(1, 2).flatten(1)
+            channels = weighted.reshape(len(W), len(self.right.L), -1)
+            weighted = (channels.transpose(1, 2) @ self.right.L).transpose(1, 2).flatten(1)
         return weighted if self.left is None else self.left.L.T @ weighted
 
 

@@ -31,8 +31,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class Rules:
-    """What the user fixed: the methods allowed, and by layer name which stay dense, which have a method of their
-    own whatever `methods` says, and which have a rank (one number stands for every mode)."""
+    """What the user fixed: the methods allowed, and by layer name which stay dense, which have a method of
+    their own whatever `methods` says, and which have a rank (one number stands for every mode)."""
 
     methods: frozenset[str]
     kept: frozenset[str] = frozenset()
@@ -143,7 +143,8 @@ def _decision(layer: Layer, form: Form | None) -> Decision:
 
 
 def _forms(layer: Layer, rules: Rules, of: Currency) -> list[Form]:
-    """Aligned forms, or every form of a layer too small for those; none that is dearer in the currency asked for."""
+    """Aligned forms, or every form of a layer too small for those; none that is dearer in the currency asked
+    for."""
     for step in _STEPS:
         found = [form for factorization in rules.allowed(layer) for form in factorization.forms(step)]
         if forms := [form for form in found if _cost_of_form(form, of) < _cost(layer, of)]:
@@ -165,7 +166,10 @@ class _Menu:
         forms = self._on_grid(step) if step else []
         options = [Option(_cost_of_form(form, self._of), self._loss(form)) for form in forms]
         dense = Option(_cost(self.layer, self._of), 0.0)
-        return [(dense, None), *((options[i], forms[i]) for i in front(options) if options[i].cost < dense.cost)]
+        return [
+            (dense, None),
+            *((options[i], forms[i]) for i in front(options) if options[i].cost < dense.cost),
+        ]
 
     def _on_grid(self, step: int) -> list[Form]:
         if step not in self._forms:
@@ -199,9 +203,7 @@ def _least_loss(menus: Sequence[_Menu], budget: int, tolerance: int) -> list[For
     return best
 
 
-def _allocate(
-    menus: Sequence[_Menu], budget: int, step: int, narrow: bool
-) -> tuple[list[Form | None], int]:
+def _allocate(menus: Sequence[_Menu], budget: int, step: int, narrow: bool) -> tuple[list[Form | None], int]:
     """The forms chosen and what is left of the budget."""
     offers = [menu.options(step if narrow or menu.layer.worthwhile else None) for menu in menus]
     picks = allocate([[option for option, _ in offer] for offer in offers], budget)

@@ -23,7 +23,8 @@ def test_what_a_replaced_node_read_is_pruned_and_the_new_parameter_trains() -> N
     [node] = call_nodes(module)
 
     def build() -> torch.fx.Node:
-        weight = surgery.register(module, "new.folder.kernel", torch.ones(4, 3, 1, 1))
+        surgery.store(module, "new.folder.kernel", torch.ones(4, 3, 1, 1))
+        weight = module.graph.get_attr("new.folder.kernel")
         return surgery.call(module, aten.conv2d.default, surgery.arguments(node)["input"], weight)
 
     surgery.replace(module, node, build)

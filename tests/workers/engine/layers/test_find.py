@@ -17,7 +17,9 @@ def test_layers_carry_the_users_names_in_the_order_of_the_graph() -> None:
         ("shortcut", "conv2d"),
         ("head", "linear"),
     ]
-    assert [layer.max_rank for layer in layers] == [(32, 3), (32, 32), (32,), (4,)]
+    ranks = [{name: each.max_rank for name, each in layer.methods.items()} for layer in layers]
+    assert [found["tucker"] for found in ranks[:2]] == [(32, 3), (32, 32)]
+    assert [found["svd"] for found in ranks[2:]] == [(32,), (4,)]
 
 
 def test_the_macs_of_the_layers_are_those_of_the_network() -> None:
@@ -37,17 +39,17 @@ class _Tied(nn.Module):
         return out
 
 
-def test_a_tied_weight_stays_dense_and_says_why() -> None:
+def test_a_weight_of_two_kinds_of_operation_stays_dense_and_says_why() -> None:
     network = trace(_Tied().eval(), (Input("ids", torch.int64, (BATCH, 5)),))
-    layers = find(network)
-    assert [layer.kind for layer in layers] == ["embedding", "linear"]
-    assert "more than one call" in str(layers[1].reason)
-    assert all(layer.max_rank == () for layer in layers)
+    [layer] = find(network)
+    assert layer.parameters == 20 * 8
+    assert "more than one kind" in str(layer.reason)
+    assert not layer.methods
 
 
 def test_grouped_convolutions_and_recurrent_layers_stay_dense_and_are_counted() -> None:
     [grouped] = find(image_network(nn.Conv2d(8, 8, 3, groups=8), 8))
-    assert (grouped.groups, grouped.max_rank) == (8, ())
+    assert (grouped.groups, grouped.methods) == (8, {})
     assert "grouped" in str(grouped.reason)
     [recurrent] = find(vector_network(_Last(nn.GRU(6, 5, batch_first=True)), 4, 6))
     assert (recurrent.kind, recurrent.name) == ("gru", "rnn")

@@ -1,31 +1,46 @@
 """Every layer kind: a full-rank form computes the same, costs what it says, and trains."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from tests.workers.engine.networks import HuggingFaceLinear, image_network, seeded, vector_network
 from workers.engine.graph import surgery
 from workers.engine.graph.network import Network, trace
-from workers.engine.layers.base import Form, Layer
+from workers.engine.layers.base import Factorization, Form, relative_error
 from workers.engine.layers.find import find
 from workers.engine.measure import cost
 
+Ranks = Callable[[Factorization[Any]], tuple[int, ...]]
 
-def rewritten(
-    network: Network, rank: Callable[[Layer], tuple[int, ...]]
-) -> tuple[Network, list[Form], list[float]]:
-    """A copy with every decomposable layer rewritten, traced anew."""
+
+def full(factorization: Factorization[Any]) -> tuple[int, ...]:
+    return factorization.max_rank
+
+
+def half(factorization: Factorization[Any]) -> tuple[int, ...]:
+    return tuple(max(1, rank // 2) for rank in factorization.max_rank)
+
+
+def rewritten(network: Network, method: str, rank: Ranks) -> tuple[Network, Form, float]:
+    """A copy whose one layer has taken a method, traced anew; the form predicted, the error measured."""
     copy = network.copy()
-    layers = [layer for layer in find(copy) if layer.max_rank]
-    forms = [layer.form(rank(layer)) for layer in layers]
-    errors = [layer.rewrite(form.rank) for layer, form in zip(layers, forms, strict=True)]
+    [layer] = find(copy)
+    W, factorization = layer.site.W.clone(), layer.methods[method]
+    form = factorization.form(rank(factorization))
+    error = relative_error(W, factorization.rewrite(form.rank).weight)
     surgery.prune(copy.module)
-    return trace(copy.module, copy.inputs), forms, errors
+    return trace(copy.module, copy.inputs), form, error
+
+
+def methods_of(network: Network) -> list[str]:
+    [layer] = find(network)
+    return list(layer.methods)
 
 
 def assert_same(network: Network, other: Network) -> None:
@@ -34,7 +49,7 @@ def assert_same(network: Network, other: Network) -> None:
         torch.testing.assert_close(other(x), network(x), rtol=1e-4, atol=1e-4)
 
 
-CASES = {
+CASES: dict[str, Callable[[], Network]] = {
     "linear": lambda: vector_network(nn.Linear(12, 7), 12),
     "linear without bias on tokens": lambda: vector_network(nn.Linear(12, 7, bias=False), 5, 12),
     "addmm": lambda: vector_network(HuggingFaceLinear(9, 14), 9),
@@ -50,37 +65,54 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
-def test_a_full_rank_form_computes_the_same(make: Callable[[], Network]) -> None:
+# Every method of every kind of layer goes through the same tests.
+EVERY = pytest.mark.parametrize(
+    ("make", "method"),
+    [
+        pytest.param(make, method, id=f"{name}: {method}")
+        for name, make in CASES.items()
+        for method in methods_of(make())
+    ],
+)
+
+
+@EVERY
+def test_a_full_rank_form_computes_the_same(make: Callable[[], Network], method: str) -> None:
     seeded()
     network = make()
-    other, forms, errors = rewritten(network, lambda layer: layer.max_rank)
-    assert forms
-    assert max(errors) < 1e-5
+    other, _, error = rewritten(network, method, full)
+    assert error < 1e-5
     assert_same(network, other)
 
 
-@pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
+@EVERY
 def test_a_form_costs_what_an_independent_count_of_the_rewritten_graph_says(
-    make: Callable[[], Network],
+    make: Callable[[], Network], method: str
+) -> None:
+    seeded()
+    other, form, _ = rewritten(make(), method, half)
+    counted = cost.count(other)
+    assert (counted.macs, counted.parameters) == (form.macs, form.parameters)
+
+
+@EVERY
+def test_factors_receive_gradients_and_the_original_is_untouched(
+    make: Callable[[], Network], method: str
 ) -> None:
     seeded()
     network = make()
-    other, forms, _ = rewritten(network, lambda layer: tuple(max(1, rank // 2) for rank in layer.max_rank))
-    counted = cost.count(other)
-    assert counted.macs == sum(form.macs for form in forms)
-    assert counted.parameters == sum(form.parameters for form in forms)
-
-
-@pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
-def test_factors_receive_gradients_and_the_original_is_untouched(make: Callable[[], Network]) -> None:
-    seeded()
-    network = make()
     before = {name: value.clone() for name, value in network.module.state_dict().items()}
-    other, _, _ = rewritten(network, lambda layer: tuple(max(1, rank // 2) for rank in layer.max_rank))
+    other, _, _ = rewritten(network, method, half)
     other(torch.randn(network.sizes(3)[0])).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in other.module.parameters())
     assert all(torch.equal(value, before[name]) for name, value in network.module.state_dict().items())
+
+
+@EVERY
+def test_the_predicted_error_bounds_the_measured_one(make: Callable[[], Network], method: str) -> None:
+    seeded()
+    _, form, error = rewritten(make(), method, half)
+    assert 0 < error**2 <= form.error + 1e-6
 
 
 @settings(max_examples=15, deadline=None)
@@ -92,22 +124,35 @@ def test_any_convolution_is_reproduced_at_full_rank(data: st.DataObject) -> None
     seeded(data.draw(st.integers(0, 9)))
     layer = nn.Conv2d(channels, out, kernel, stride, padding, dilation, bias=data.draw(st.booleans()))
     network = image_network(layer, channels, size=9)
-    other, _, _ = rewritten(network, lambda found: found.max_rank)
+    other, _, _ = rewritten(network, data.draw(st.sampled_from(methods_of(network))), full)
     assert_same(network, other)
-
-
-@pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
-def test_the_predicted_error_bounds_the_measured_one(make: Callable[[], Network]) -> None:
-    seeded()
-    _, forms, errors = rewritten(make(), lambda layer: tuple(max(1, rank // 2) for rank in layer.max_rank))
-    for form, error in zip(forms, errors, strict=True):
-        assert error**2 <= form.error + 1e-6
-        assert error > 0
 
 
 def test_forms_are_cheaper_than_dense_and_on_the_grid() -> None:
     [layer] = find(image_network(nn.Conv2d(32, 48, 3, padding=1), 32))
-    forms = list(layer.forms(8))
+    forms = list(layer.methods["tucker"].forms(8))
     assert forms
     assert all(form.parameters < layer.parameters and form.macs < layer.macs for form in forms)
     assert all(rank % 8 == 0 for form in forms for rank in form.rank)
+
+
+def test_a_tied_weight_is_factorized_once_and_every_user_is_rewritten() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(12, 12)
+            self.second = nn.Linear(12, 12)
+            self.second.weight = self.first.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.second(self.first(x).relu())
+            return out
+
+    seeded()
+    network = vector_network(Tied(), 12)
+    [layer] = find(network)
+    assert (layer.parameters, layer.macs) == (12 * 12 + 24, 2 * 12 * 12)
+    other, form, _ = rewritten(network, "svd", half)
+    counted = cost.count(other)
+    assert (counted.macs, counted.parameters) == (form.macs, form.parameters)
+    assert_same(network, rewritten(network, "svd", full)[0])

@@ -14,7 +14,7 @@ from workers.engine.layers.find import find
 from workers.engine.measure import cost
 from workers.engine.ranks.selection import Currency, Decision, Rules, by_budget, by_energy, by_fraction
 
-ANY = Rules(frozenset({"svd", "tucker"}), {}, frozenset(), frozenset())
+ANY = Rules(frozenset({"svd", "tucker"}))
 
 
 def _network() -> Network:
@@ -62,7 +62,10 @@ def test_rules_are_obeyed_and_the_budget_is_met_around_them() -> None:
     network = _network()
     total = cost.count(network).macs
     rules = Rules(
-        frozenset({"tucker"}), {"block.0": (16, 24)}, frozenset({"stem.0"}), frozenset({"shortcut"})
+        frozenset({"tucker"}),
+        kept=frozenset({"stem.0"}),
+        method={"shortcut": "svd"},
+        rank={"block.0": (16, 24)},
     )
     decisions = {d.layer.name: d for d in by_budget(find(network), rules, of="macs", keep=0.6, total=total)}
     assert decisions["stem.0"].form is None
@@ -75,7 +78,7 @@ def test_rules_are_obeyed_and_the_budget_is_met_around_them() -> None:
 
 def test_a_fixed_rank_that_would_cost_more_leaves_the_layer_dense() -> None:
     network = vector_network(nn.Linear(16, 16), 16)
-    rules = Rules(frozenset({"svd"}), {"weight": (15,)}, frozenset(), frozenset())
+    rules = Rules(frozenset({"svd"}), rank={"weight": (15,)})
     [decision] = by_energy(find(network), rules, of="macs", energy=0.9)
     assert decision.form is None
 
@@ -95,5 +98,6 @@ def test_energy_is_retained_by_every_layer_at_the_least_cost(energy: float) -> N
     for decision in formed:
         assert decision.form
         assert 1 - decision.form.error >= energy
-        cheaper = [f for f in decision.layer.forms(8) if f.macs < decision.form.macs]
+        forms = [form for each in decision.layer.methods.values() for form in each.forms(8)]
+        cheaper = [form for form in forms if form.macs < decision.form.macs]
         assert all(1 - form.error < energy for form in cheaper)
