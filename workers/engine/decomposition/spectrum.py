@@ -41,8 +41,9 @@ def singular_energies(W: Tensor, right: Root | None = None, left: Root | None = 
 
     Args:
         W: shape (m, n).
-        right: the root L of the inputs' second moment, shape (n, n); None for the identity.
-        left: the root R of the gradients' second moment, shape (m, m); None for the identity.
+        right: the root L of the inputs' second moment, over the columns or over channels of them; None for
+            the identity.
+        left: the root R of the gradients' second moment, over the rows or over channels of them; likewise.
     """
     M = whitened(W, right, left)
     gram = M @ M.T if M.shape[0] <= M.shape[1] else M.T @ M

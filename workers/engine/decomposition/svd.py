@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from workers.engine.decomposition.spectrum import leading_left_vectors
-from workers.engine.decomposition.whitening import Root, whitened
+from workers.engine.decomposition.whitening import Root, on_channels, whitened
 
 
 def truncated_svd(
@@ -20,8 +20,8 @@ def truncated_svd(
     Args:
         W: shape (m, n).
         rank: 1 … min(m, n). At min(m, n) nothing is lost, whatever the roots.
-        right: of C, shape (n, n).
-        left: of G, shape (m, m).
+        right: of C, shape (n, n), or smaller, over channels of equally many consecutive columns.
+        left: of G, shape (m, m), or smaller, over channels of equally many consecutive rows.
 
     Returns:
         A of shape (m, rank) and B of shape (rank, n), in W's dtype, on its device. Balanced: a column of A
@@ -66,7 +66,7 @@ def _factors(W: Tensor, rank: int, right: Root | None, left: Root | None) -> tup
     U = leading_left_vectors(whitened(W, right, left), rank)
     if left is None:
         return U, U.T @ W
-    return left.inverse.T @ U, (left.L @ U).T @ W
+    return on_channels(left.inverse.T, U), on_channels(left.L, U).T @ W
 
 
 def _balanced(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:

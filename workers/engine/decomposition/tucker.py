@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from workers.engine.decomposition.spectrum import leading_left_vectors, left_basis
-from workers.engine.decomposition.whitening import Root
+from workers.engine.decomposition.whitening import Root, whitened_modes
 
 _SWEEPS = 3  # HOOI gains under 0.1 % of the error after the third sweep
 
@@ -52,9 +52,7 @@ def hosvd(W: Tensor, roots: Roots = (None, None)) -> Hosvd:
         W: any shape; for Tucker-2 a kernel (C_out, C_in, *k).
         roots: for each decomposed mode the root of its second moment, or None for the identity.
     """
-    weighted = W.double()
-    for mode, root in enumerate(roots):
-        weighted = weighted if root is None else _mode_product(weighted, root.L.T, mode)
+    weighted = whitened_modes(W, roots)
     bases = tuple(left_basis(_unfold(weighted, mode))[0] for mode in range(len(roots)))
     return Hosvd(_project(weighted, bases), bases)
 

@@ -1,5 +1,6 @@
 """Square roots of second moments: they turn a data-aware error into a plain Frobenius norm."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,12 +72,32 @@ def shrink(C: Tensor, amount: float) -> Tensor:
 def whitened(W: Tensor, right: Root | None, left: Root | None) -> Tensor:
     """Rᵀ W L in float64 for W (m, n), C = L Lᵀ (n, n) and G = R Rᵀ (m, m); no root means the identity.
 
-    Its Frobenius norm is the data-aware one: ‖Rᵀ W L‖²_F = tr(G W C Wᵀ).
+    Its Frobenius norm is the data-aware one: ‖Rᵀ W L‖²_F = tr(G W C Wᵀ). A root may also be over channels
+    of t consecutive columns (or rows) each: it then weights the t taps of a channel alike, as L ⊗ I.
     """
     W = W.double()
     if right is not None:
-        W = W @ right.L
-    return W if left is None else left.L.T @ W
+        W = on_channels(right.L.T, W.T).T
+    return W if left is None else on_channels(left.L.T, W)
+
+
+def on_channels(M: Tensor, W: Tensor) -> Tensor:
+    """(M ⊗ I) W for M (c, c) and W of c · t rows, t taps to a channel: shape of W."""
+    return (M @ W.reshape(len(M), -1)).reshape(W.shape)
+
+
+def whitened_modes(W: Tensor, roots: Sequence[Root | None]) -> Tensor:
+    """W ×₀ R₀ᵀ ×₁ R₁ᵀ … in float64: its leading modes where each second moment is the identity.
+
+    Args:
+        W: any shape.
+        roots: one for each leading mode, over its size; None for the identity.
+    """
+    weighted = W.double()
+    for mode, root in enumerate(roots):
+        if root is not None:
+            weighted = torch.tensordot(root.L.T, weighted, dims=([1], [mode])).movedim(0, mode)
+    return weighted
 
 
 def _checked(C: Tensor) -> Tensor:
