@@ -6,7 +6,8 @@ from app.contract.base import Contract
 class ArrayInfo(Contract):
     """A named array. A dimension that may vary is a string (its symbol) instead of a number.
 
-    `minimum` and `maximum` are those of the stored values, given for arrays of data sets.
+    `minimum` and `maximum` are those of the stored values, given for arrays of data sets. Targets of whole
+    numbers may hold −100, which marks what is ignored: `ignored` counts it, and the range leaves it out.
     """
 
     name: str
@@ -14,6 +15,7 @@ class ArrayInfo(Contract):
     shape: list[int | str]
     minimum: float | None = None
     maximum: float | None = None
+    ignored: int = 0
 
 
 class LayerInfo(Contract):

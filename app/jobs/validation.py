@@ -9,7 +9,10 @@ from app.jobs.layer_rules import check_layers
 
 TARGET = "target"
 LEAST_TRAIN_ROWS = 10
-_CLASSES_HINT = "Labels are whole numbers from 0; the model's output decides how many classes there are."
+_CLASSES_HINT = (
+    "Labels are whole numbers from 0, and −100 where there is none; the model's output decides how many "
+    "classes there are."
+)
 
 
 def resolve(spec: JobSpec, model: ModelSummary, data: Mapping[str, DatasetSummary]) -> JobSpec:
@@ -124,16 +127,24 @@ def _check_target(field: str, task: Task, model: ModelSummary, data: DatasetSumm
     if _kind(target.dtype) != wanted:
         detail = f"The task {task} takes a target of {wanted} numbers; this one is {target.dtype}."
         raise Unprocessable("wrong_target", detail, hint="Convert it and upload again.", field=field)
+    _check_output(task, model.outputs[0])
     _check_target_shape(field, task, model.outputs[0], target)
     if task is not Task.REGRESSION:
         _check_labels(field, model.outputs[0], target)
 
 
+def _check_output(task: Task, output: ArrayInfo) -> None:
+    """Scores have the classes in their last axis; language models may have an axis of positions before it."""
+    axes = {Task.CLASSIFICATION: (2,), Task.LANGUAGE_MODELING: (2, 3)}.get(task)
+    if axes is not None and (len(output.shape) not in axes or output.shape[-1] == 1):
+        detail = (
+            f"The task {task} needs a score for each class; the model's output is {_shape(output.shape)}."
+        )
+        raise Unprocessable("wrong_task", detail, hint="Ask for another task.", field="task")
+
+
 def _check_target_shape(field: str, task: Task, output: ArrayInfo, target: ArrayInfo) -> None:
     wanted = output.shape[1:] if task is Task.REGRESSION else output.shape[1:-1]
-    if task is Task.CLASSIFICATION and len(output.shape) != 2:
-        detail = f"Classification needs one score per class; the model's output is {_shape(output.shape)}."
-        raise Unprocessable("wrong_task", detail, hint="Ask for another task.", field="task")
     if not _agree(wanted, target.shape[1:]):
         detail = (
             f"A row of the target has the shape {_shape(target.shape[1:])}; {task} takes {_shape(wanted)}."
@@ -142,6 +153,9 @@ def _check_target_shape(field: str, task: Task, output: ArrayInfo, target: Array
 
 
 def _check_labels(field: str, output: ArrayInfo, target: ArrayInfo) -> None:
+    if target.ignored and target.minimum is None:
+        detail = "Every label is −100, which marks what is ignored: nothing is left to learn or to measure."
+        raise Unprocessable("labels_ignored", detail, hint=_CLASSES_HINT, field=field)
     classes = output.shape[-1]
     too_large = isinstance(classes, int) and target.maximum is not None and target.maximum >= classes
     if (target.minimum is not None and target.minimum < 0) or too_large:

@@ -12,6 +12,10 @@ from workers.engine.errors import EngineError
 from workers.engine.graph.network import Input
 
 Batch = tuple[tuple[Tensor, ...], Tensor | None]
+IGNORED_LABEL = -100
+"""The label that training libraries leave out of their losses: padding, prompts, rows nobody labelled."""
+TARGET = "target"
+"""The name of the array that holds the targets; the others are inputs."""
 _LEAST_ROWS = 10
 
 
@@ -30,7 +34,7 @@ class Examples:
         Raises:
             EngineError: `input_missing`, naming it.
         """
-        named = {name: array for name, array in arrays.items() if name != "target"}
+        named = {name: array for name, array in arrays.items() if name != TARGET}
         if len(inputs) == len(named) == 1:
             named = {inputs[0].name: next(iter(named.values()))}
         missing = [spec.name for spec in inputs if spec.name not in named]
@@ -38,7 +42,7 @@ class Examples:
             raise EngineError("input_missing", f"The data set has no array {missing[0]!r}.", field="data")
         return cls(
             inputs=tuple(named[spec.name] for spec in inputs),
-            target=arrays.get("target"),
+            target=arrays.get(TARGET),
             dtypes=tuple(spec.dtype for spec in inputs),
         )
 

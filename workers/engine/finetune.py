@@ -13,6 +13,7 @@ from workers.engine.errors import EngineError
 from workers.engine.graph.network import Network
 from workers.engine.graph.surgery import set_training
 from workers.engine.losses import Loss
+from workers.engine.padding import real_positions
 
 _GRADIENT_NORM = 1.0
 _WARM_UP = 0.05  # of all steps
@@ -117,7 +118,8 @@ class _Run:
     def _step(self, inputs: tuple[Tensor, ...], target: Tensor | None) -> None:
         with torch.no_grad():
             wanted = self._teacher(*inputs)
-        value = self._loss(self._student(*inputs), wanted, target)
+        positions = real_positions(self._student.inputs, inputs)
+        value = self._loss(self._student(*inputs), wanted, target, positions)
         _demand_number(value)
         self._optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]  # torch's own gap

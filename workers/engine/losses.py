@@ -1,60 +1,106 @@
 """What fine-tuning minimises."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from workers.engine.data import IGNORED_LABEL
 from workers.engine.graph.outputs import OutputKind
+from workers.engine.padding import has_positions
 
-Loss = Callable[[Any, Any, Tensor | None], Tensor]
 Goal = Literal["classes", "values", "outputs"]
 
 _TEMPERATURE = 2.0
 _FLOOR = 1e-8
 
 
+class Loss(Protocol):
+    """A loss of student and teacher outputs, targets where there are any, and the real positions where some
+    are padding: boolean, (batch, length). A batch in which nothing counts has the loss 0."""
+
+    def __call__(
+        self, student: Any, teacher: Any, target: Tensor | None, positions: Tensor | None = None
+    ) -> Tensor:
+        """The mean over what counts."""
+
+
 def make_loss(goal: Goal, kind: OutputKind, *, distill: bool) -> Loss:
-    """A loss of (student output, teacher output, target).
+    """The loss that serves a goal.
 
-    `classes`: the outputs rank classes along their last axis; distillation is the divergence from the teacher
-    at temperature 2 (Hinton et al. 2015), averaged with the cross-entropy where there are targets. `values`:
-    mean squared error to the teacher and to the target, relative to their own power. `outputs`: the same, to
-    the teacher alone. Without targets every goal distils, whatever `distill` says: there is nothing else to
-    learn from.
+    `classes`: the first output ranks classes along its last axis; distillation is the divergence from the
+    teacher at temperature 2 (Hinton et al. 2015), averaged with the cross-entropy where there are targets;
+    labels of −100 count in neither. `values`: mean squared error to the teacher and to the target, relative
+    to their own power. `outputs`: the same, to the teacher alone. Without targets every goal distils,
+    whatever `distill` says: there is nothing else to learn from.
     """
-    similar = _class_divergence(kind) if goal == "classes" else _relative_error
-    correct = _cross_entropy(kind) if goal == "classes" else _relative_error
+    select: Callable[..., tuple[Any, Any, Any]] = _counted if goal == "classes" else _real
+    similar: Callable[[Any, Any], Tensor] = _class_divergence(kind) if goal == "classes" else _relative_error
+    correct: Callable[[Any, Any], Tensor] = _cross_entropy(kind) if goal == "classes" else _relative_error
 
-    def loss(student: Any, teacher: Any, target: Tensor | None) -> Tensor:
-        if target is None or goal == "outputs":
-            return similar(student, teacher)
+    def loss(student: Any, teacher: Any, target: Tensor | None, positions: Tensor | None = None) -> Tensor:
+        target = None if goal == "outputs" else target
+        ours, theirs, wanted = select(student, teacher, target, positions)
+        if wanted is None:
+            return similar(ours, theirs)
         if not distill:
-            return correct(student, target)
-        return (similar(student, teacher) + correct(student, target)) / 2
+            return correct(ours, wanted)
+        return (similar(ours, theirs) + correct(ours, wanted)) / 2
 
     return loss
 
 
-def _class_divergence(kind: OutputKind) -> Callable[[Any, Any], Tensor]:
+def _counted(
+    student: Any, teacher: Any, target: Tensor | None, positions: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The first outputs (M, classes) and the labels (M,) at the M places that count."""
+    scores = [_tensors(output)[0] for output in (student, teacher)]
+    counts = torch.ones_like(scores[0][..., 0], dtype=torch.bool)
+    if target is not None:
+        target = target.reshape(counts.shape)
+        counts = target != IGNORED_LABEL
+    if positions is not None and has_positions(scores[0], positions):
+        counts = counts & positions
+    return scores[0][counts], scores[1][counts], None if target is None else target[counts]
+
+
+def _real(
+    student: Any, teacher: Any, target: Tensor | None, positions: Tensor | None
+) -> tuple[list[Tensor], list[Tensor], list[Tensor] | None]:
+    """Every output, and the target like the first, at the positions that are real."""
+    ours, theirs = _tensors(student), _tensors(teacher)
+    wanted = [] if target is None else [target.reshape(ours[0].shape)]
+    if positions is not None:
+        ours, theirs, wanted = (
+            [values[positions] if has_positions(values, positions) else values for values in outputs]
+            for outputs in (ours, theirs, wanted)
+        )
+    return ours, theirs, wanted or None
+
+
+def _class_divergence(kind: OutputKind) -> Callable[[Tensor, Tensor], Tensor]:
     def divergence(student: Tensor, teacher: Tensor) -> Tensor:
         ours, theirs = (
-            F.log_softmax(log_scores(output, kind) / _TEMPERATURE, dim=-1).flatten(0, -2)
-            for output in (student, teacher)
+            F.log_softmax(log_scores(scores, kind) / _TEMPERATURE, dim=-1) for scores in (student, teacher)
         )
-        return F.kl_div(ours, theirs, log_target=True, reduction="batchmean") * _TEMPERATURE**2
+        return _mean(F.kl_div(ours, theirs, log_target=True, reduction="none").sum(-1)) * _TEMPERATURE**2
 
     return divergence
 
 
-def _cross_entropy(kind: OutputKind) -> Callable[[Any, Tensor], Tensor]:
+def _cross_entropy(kind: OutputKind) -> Callable[[Tensor, Tensor], Tensor]:
     def entropy(student: Tensor, target: Tensor) -> Tensor:
         scores = F.log_softmax(log_scores(student, kind), dim=-1)
-        return F.nll_loss(scores.flatten(0, -2), target.flatten().long())
+        return _mean(F.nll_loss(scores, target.long(), reduction="none"))
 
     return entropy
+
+
+def _mean(values: Tensor) -> Tensor:
+    """0 where there is nothing to average: a batch of which every label is ignored."""
+    return values.sum() / max(1, len(values))
 
 
 def log_scores(output: Tensor, kind: OutputKind) -> Tensor:
@@ -62,11 +108,11 @@ def log_scores(output: Tensor, kind: OutputKind) -> Tensor:
     return output.clamp_min(_FLOOR).log() if kind == "probabilities" else output
 
 
-def _relative_error(student: Any, wanted: Any) -> Tensor:
-    """Mean over outputs of ‖student − wanted‖² / ‖wanted‖²."""
-    pairs = list(zip(_tensors(student), _tensors(wanted), strict=False))
+def _relative_error(student: list[Tensor], wanted: list[Tensor]) -> Tensor:
+    """Mean over the outputs that there is something to compare with, of ‖student − wanted‖² / ‖wanted‖²."""
+    pairs = zip(student, wanted, strict=False)
     errors = [
-        F.mse_loss(ours.reshape(theirs.shape).float(), theirs.float()) / _power(theirs)
+        F.mse_loss(ours.float(), theirs.float()) / _power(theirs)
         for ours, theirs in pairs
         if ours.is_floating_point()
     ]

@@ -100,13 +100,13 @@ def _loss(context: Context) -> Loss:
 
 def _judge(context: Context) -> Callable[[Network], float | None]:
     """The metric on the rows kept for selection: never on the test rows."""
-    examples, kind = context.splits.selection, outputs_are(context.original)
+    examples = context.splits.selection
 
     def value(network: Network) -> float | None:
         if examples is None or not len(examples):
             return None
         predicted = judge.outputs(network, examples, context.device)
-        found = judge.metric(predicted, examples, context.task, kind)
+        found = judge.metric(context, predicted, examples)
         return found.value if found else None
 
     return value

@@ -46,6 +46,7 @@ def dataset(path: Path, stored_as: str) -> DatasetSummary:
             shape=list(array.shape),
             minimum=array.minimum,
             maximum=array.maximum,
+            ignored=array.ignored,
         )
         for array in facts.arrays
     ]

@@ -8,8 +8,10 @@ from app.contract.report import Metric
 from app.contract.spec import Task
 from workers.engine.data import Examples
 from workers.engine.graph.network import Network
-from workers.engine.graph.outputs import OutputKind
+from workers.engine.graph.outputs import outputs_are
 from workers.engine.measure import quality
+from workers.engine.padding import real_positions
+from workers.stages.context import Context
 
 _BATCH = 256
 
@@ -20,12 +22,13 @@ def outputs(network: Network, examples: Examples, device: str = "cpu") -> Tensor
     return quality.predict(network, arrays, _BATCH, device)
 
 
-def metric(predicted: Tensor, examples: Examples, task: Task, kind: OutputKind) -> Metric | None:
-    """The task's metric; None where there is no task, or nothing to compare with."""
-    if task is Task.NONE or examples.target is None:
+def metric(context: Context, predicted: Tensor, examples: Examples) -> Metric | None:
+    """The job's metric of predictions; None where there is no task, or nothing to compare with."""
+    if context.task is Task.NONE or examples.target is None:
         return None
-    name = next(literal for literal in get_args(quality.Task) if literal == task.value)
-    measured = quality.evaluate(predicted, _tensor(examples), name, kind)
+    name = next(literal for literal in get_args(quality.Task) if literal == context.task.value)
+    kind, positions = outputs_are(context.original), real_positions(context.original.inputs, examples.inputs)
+    measured = quality.evaluate(predicted, _tensor(examples), name, kind, positions)
     return Metric(
         name=measured.name, value=measured.value, n=measured.n, ci95=measured.ci95, also=measured.also
     )

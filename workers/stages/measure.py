@@ -16,8 +16,8 @@ from workers.engine.data import Examples
 from workers.engine.errors import EngineError
 from workers.engine.formats import onnx, pt2
 from workers.engine.graph.network import Network
-from workers.engine.graph.outputs import outputs_are
 from workers.engine.measure import cost, fidelity, latency, memory
+from workers.engine.padding import real_positions
 from workers.stages import finetune, judge
 from workers.stages.context import Context, save
 from workers.stages.decompose import decomposed
@@ -88,13 +88,14 @@ class _Judge:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._examples = context.splits.test or noise(context)
-        self._kind = outputs_are(context.original)
         self._original = judge.outputs(context.original, self._examples)
+        self._positions = real_positions(context.original.inputs, self._examples.inputs)
 
     def look(self, network: Network) -> tuple[Metric | None, Fidelity]:
         """The task's metric, and how close the outputs are to the original's."""
         outputs = self._original if network is self._context.original else self._outputs(network)
-        return self._metric(outputs), Fidelity(**asdict(fidelity.compare(self._original, outputs)))
+        close = fidelity.compare(self._original, outputs, self._positions)
+        return self._metric(outputs), Fidelity(**asdict(close))
 
     def before(self, name: str) -> Metric | None:
         """The metric of a candidate before it was trained; None where it never was."""
@@ -109,14 +110,14 @@ class _Judge:
         return Control(metric=found) if found else None
 
     def _metric(self, outputs: Tensor) -> Metric | None:
-        return judge.metric(outputs, self._examples, self._context.task, self._kind)
+        return judge.metric(self._context, outputs, self._examples)
 
     def _outputs(self, network: Network) -> Tensor:
         return judge.outputs(network, self._examples)
 
 
 def noise(context: Context) -> Examples:
-    """Normal noise (zeros for integer inputs) in place of data that the user did not give."""
+    """Inputs in place of data that the user did not give: noise, zeros for integers, ones for masks."""
     torch.manual_seed(context.spec.seed)
     arrays = tuple(example.numpy() for example in context.original.examples(_NOISE_ROWS))
     return Examples(arrays, None, tuple(spec.dtype for spec in context.original.inputs))

@@ -122,6 +122,12 @@ def test_labels_outside_of_the_classes_are_refused(labels: Document) -> None:
     assert _refused([IMAGES, labels]) == ("labels_out_of_range", "data.train")
 
 
+def test_ignored_labels_do_not_count_towards_the_range() -> None:
+    assert _resolve([IMAGES, LABELS | {"ignored": 39}]).task is Task.CLASSIFICATION
+    nothing_else = LABELS | {"minimum": None, "maximum": None, "ignored": 40}
+    assert _refused([IMAGES, nothing_else]) == ("labels_ignored", "data.train")
+
+
 def test_labels_must_be_whole_numbers() -> None:
     floats = _array("target", "float32", 40)
     assert _refused([IMAGES, floats], task="classification") == ("wrong_target", "data.train")
@@ -138,9 +144,11 @@ def test_a_task_needs_its_target(task: str) -> None:
     assert _refused(task=task) == ("data_missing", "data")
 
 
-def test_a_model_without_classes_cannot_classify() -> None:
-    outputs = {"outputs": [_array("map", "float32", "n", 10, 28, 28)]}
-    assert _refused([IMAGES, LABELS], outputs) == ("wrong_task", "task")
+@pytest.mark.parametrize("shape", [("n",), ("n", 1), ("n", 10, 28, 28)])
+@pytest.mark.parametrize("task", ["classification", "language-modeling"])
+def test_a_model_without_classes_cannot_classify(task: str, shape: tuple[int | str, ...]) -> None:
+    outputs = {"outputs": [_array("map", "float32", *shape)]}
+    assert _refused([IMAGES, LABELS], outputs, task=task) == ("wrong_task", "task")
 
 
 def test_regression_takes_targets_like_the_output() -> None:

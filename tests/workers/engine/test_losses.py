@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from workers.engine.graph.outputs import OutputKind
-from workers.engine.losses import make_loss
+from workers.engine.losses import Goal, make_loss
 
 
 @pytest.fixture
@@ -50,6 +50,54 @@ def test_token_outputs_are_compared_token_by_token() -> None:
     loss = make_loss("classes", "logits", distill=False)
     expected = F.cross_entropy(outputs.flatten(0, 1), target.flatten())
     assert float(loss(outputs, outputs, target)) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("distill", [False, True])
+def test_ignored_labels_and_padding_count_in_no_loss(distill: bool) -> None:
+    student, teacher = torch.randn(3, 7, 11), torch.randn(3, 7, 11)
+    target, positions = torch.randint(0, 11, (3, 7)), torch.rand(3, 7) > 0.3
+    target[0], target[2, 3], positions[1, 1] = -100, -100, False
+    loss = make_loss("classes", "logits", distill=distill)
+    counts = (target != -100) & positions
+    expected = loss(student[counts], teacher[counts], target[counts])
+    assert float(loss(student, teacher, target, positions)) == pytest.approx(float(expected))
+    assert float(loss(student, teacher, None, positions)) == pytest.approx(
+        float(loss(student[positions], teacher[positions], None))
+    )
+
+
+@pytest.mark.parametrize("distill", [False, True])
+def test_a_batch_of_ignored_labels_teaches_nothing(distill: bool) -> None:
+    student = torch.randn(4, 5, requires_grad=True)
+    loss = make_loss("classes", "logits", distill=distill)
+    value = loss(student, torch.randn(4, 5), torch.full((4,), -100))
+    torch.autograd.backward(value)
+    assert float(value.detach()) == 0.0
+    assert student.grad is not None
+    assert not student.grad.any()
+
+
+@pytest.mark.parametrize("goal", ["values", "outputs"])
+def test_values_at_padded_positions_do_not_count(goal: Goal) -> None:
+    student, teacher = torch.randn(3, 4, 2), torch.randn(3, 4, 2)
+    target, positions = torch.randn(3, 4, 2), torch.rand(3, 4) > 0.3
+    positions[:, 0] = True
+    loss = make_loss(goal, "logits", distill=True)
+    expected = loss(student[positions], teacher[positions], target[positions])
+    assert float(loss(student, teacher, target, positions)) == pytest.approx(float(expected))
+
+
+def test_the_first_of_several_outputs_ranks_the_classes(logits: torch.Tensor) -> None:
+    loss = make_loss("classes", "logits", distill=True)
+    target, hidden = torch.arange(16) % 5, torch.randn(16, 3)
+    alone = float(loss(logits, logits.roll(1, 0), target))
+    assert float(loss((logits, hidden), (logits.roll(1, 0), hidden), target)) == pytest.approx(alone)
+
+
+def test_labels_do_not_matter_where_the_goal_is_the_original(logits: torch.Tensor) -> None:
+    loss = make_loss("outputs", "logits", distill=True)
+    labels = torch.zeros(16, dtype=torch.int64)
+    assert float(loss(logits, 2 * logits, labels)) == float(loss(logits, 2 * logits, None)) > 0
 
 
 def test_values_are_compared_relative_to_their_power() -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from workers.engine.admit import npz, safetensors
 from workers.engine.admit.archive import show
 from workers.engine.admit.stored import StoredArray
+from workers.engine.data import IGNORED_LABEL, TARGET
 from workers.engine.errors import Rejected
 
 _FORMATS: dict[str, Callable[[Path], AbstractContextManager[list[StoredArray]]]] = {
@@ -25,13 +26,18 @@ FORMATS = tuple(_FORMATS)
 
 @dataclass(frozen=True)
 class ArrayFacts:
-    """An array: `shape` begins with the rows; `minimum` and `maximum` are those of its values."""
+    """An array: `shape` begins with the rows; `minimum` and `maximum` are those of its values.
+
+    Whole-number targets may hold −100, which marks what is ignored: `ignored` counts it, and the range leaves
+    it out; None where nothing else is there.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    minimum: float
-    maximum: float
+    minimum: float | None
+    maximum: float | None
+    ignored: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,19 +103,25 @@ def _rows(arrays: list[StoredArray]) -> int:
 
 
 def _facts(array: StoredArray) -> ArrayFacts:
-    minimum, maximum = math.inf, -math.inf
+    minimum, maximum, ignored = math.inf, -math.inf, 0
+    labels = array.name == TARGET and array.dtype.startswith("int")
     for chunk in array.chunks():
-        values = np.frombuffer(chunk, array.dtype)
-        # NaN is neither smaller nor larger, so Python's own min would lose it.
-        minimum = float(np.minimum(minimum, values.min()))
-        maximum = float(np.maximum(maximum, values.max()))
+        stored = np.frombuffer(chunk, array.dtype)
+        values = stored[stored != IGNORED_LABEL] if labels else stored
+        ignored += len(stored) - len(values)
+        if len(values):
+            # NaN is neither smaller nor larger, so Python's own min would lose it.
+            minimum = float(np.minimum(minimum, values.min()))
+            maximum = float(np.maximum(maximum, values.max()))
+    if ignored == math.prod(array.shape):
+        return ArrayFacts(array.name, array.dtype, array.shape, None, None, ignored)
     if not (math.isfinite(minimum) and math.isfinite(maximum)):
         raise Rejected(
             "not_finite",
             f"The array {show(array.name)} holds NaN or infinite values.",
             hint="Drop or replace these rows.",
         )
-    return ArrayFacts(array.name, array.dtype, array.shape, minimum, maximum)
+    return ArrayFacts(array.name, array.dtype, array.shape, minimum, maximum, ignored)
 
 
 def _load(path: Path, array: StoredArray) -> NDArray[Any]:

@@ -26,6 +26,9 @@ class Dimension:
     example: int = 1
 
 
+_MASK_NAMES = frozenset({"mask", "attention_mask", "input_mask"})
+
+
 @dataclass(frozen=True)
 class Input:
     """One tensor input: its name, dtype and shape, whose variable axes are `Dimension`s."""
@@ -33,6 +36,11 @@ class Input:
     name: str
     dtype: torch.dtype
     shape: tuple[int | Dimension, ...]
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether the input says which positions are real: called like an attention mask, with two axes."""
+        return self.name in _MASK_NAMES and len(self.shape) == 2
 
 
 @dataclass(frozen=True)
@@ -72,13 +80,8 @@ class Network:
         )
 
     def examples(self, batch: int = 1) -> tuple[Tensor, ...]:
-        """Inputs for that batch on the CPU: normal noise, or zeros where an input is not floating."""
-        return tuple(
-            torch.randn(size, dtype=spec.dtype)
-            if spec.dtype.is_floating_point
-            else torch.zeros(size, dtype=spec.dtype)
-            for spec, size in zip(self.inputs, self.sizes(batch), strict=True)
-        )
+        """Inputs for that batch on the CPU: normal noise, zeros where not floating, ones for a mask."""
+        return tuple(_made_up(spec, size) for spec, size in zip(self.inputs, self.sizes(batch), strict=True))
 
 
 def trace(module: nn.Module, inputs: Sequence[Input]) -> Network:
@@ -110,6 +113,12 @@ def export(module: nn.Module, inputs: Sequence[Input]) -> ExportedProgram:
 def call_nodes(module: GraphModule) -> list[Node]:
     """The operator calls of a graph in order."""
     return [node for node in module.graph.nodes if node.op == "call_function"]
+
+
+def _made_up(spec: Input, size: tuple[int, ...]) -> Tensor:
+    if spec.is_mask:
+        return torch.ones(size, dtype=spec.dtype)
+    return (torch.randn if spec.dtype.is_floating_point else torch.zeros)(size, dtype=spec.dtype)
 
 
 def _bounded(axis: Dimension, length: int) -> int:

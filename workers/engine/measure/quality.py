@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from workers.engine.data import IGNORED_LABEL
 from workers.engine.errors import EngineError
 from workers.engine.graph.network import Dimension, Network
 from workers.engine.graph.outputs import OutputKind
 from workers.engine.measure.chunks import row_chunks
+from workers.engine.padding import has_positions
 
 Task = Literal["classification", "language-modeling", "regression"]
 
@@ -23,7 +25,8 @@ _Z95 = 1.959963984540054  # the normal distribution's 97.5th percentile
 
 @dataclass(frozen=True)
 class Metric:
-    """A task metric on `n` examples with its 95 % confidence interval; `also` holds its siblings."""
+    """A task metric on the `n` examples that count, with its 95 % confidence interval; `also` holds its
+    siblings."""
 
     name: str
     value: float
@@ -53,7 +56,13 @@ def predict(
     return torch.cat(outputs)
 
 
-def evaluate(outputs: Tensor, targets: Tensor, task: Task, kind: OutputKind = "logits") -> Metric:
+def evaluate(
+    outputs: Tensor,
+    targets: Tensor,
+    task: Task,
+    kind: OutputKind = "logits",
+    positions: Tensor | None = None,
+) -> Metric:
     """The task's metric of `outputs` against `targets`.
 
     - classification, outputs (N, C), targets (N,): top-1, from six classes on also top-5; Wilson's interval.
@@ -63,21 +72,19 @@ def evaluate(outputs: Tensor, targets: Tensor, task: Task, kind: OutputKind = "l
     - regression, outputs and targets (N, ...) of as many values: root mean squared error, and R² where
       targets vary; interval from the spread of the squared error over the N examples.
 
+    Labels of −100 do not count; nor do, in outputs (N, T, …), the false ones of `positions` (N, T).
+
     Raises `EngineError`: `task_mismatch` where the shapes do not fit the task, `label_out_of_range`,
-    `too_few_examples`, and `metric_not_finite` where the outputs hold no usable numbers.
+    `labels_ignored` where no label counts, `too_few_examples`, and `metric_not_finite` where the outputs hold
+    no usable numbers.
     """
     metric = {
         "classification": lambda: _classification(outputs, targets),
-        "language-modeling": lambda: _language_modeling(outputs, targets, kind),
-        "regression": lambda: _regression(outputs, targets),
+        "language-modeling": lambda: _language_modeling(outputs, targets, kind, positions),
+        "regression": lambda: _regression(outputs, targets, positions),
     }[task]()
-    numbers = (metric.value, *metric.ci95, *metric.also.values())
-    if outputs.isnan().any() or not all(map(math.isfinite, numbers)):
-        raise EngineError(
-            "metric_not_finite",
-            f"The {metric.name} is not a finite number: the model's outputs overflow or are not numbers.",
-            hint="Fine-tune with a lower learning rate, or keep more of the model.",
-        )
+    if not all(map(math.isfinite, (metric.value, *metric.ci95, *metric.also.values()))):
+        raise _not_finite(metric.name)
     return metric
 
 
@@ -120,42 +127,61 @@ def _rows(outputs: object, n: int) -> Tensor:
 def _classification(outputs: Tensor, targets: Tensor) -> Metric:
     _fits(outputs.dim() == 2 and targets.dim() == 1, "classification", outputs, targets)
     _fits(outputs.shape[-1] > 1, "classification", outputs, targets)
-    _labels(targets, outputs)
-    n, classes = outputs.shape
-    best = outputs.float().topk(min(5, classes), dim=1).indices
-    hits = (best == targets.long()[:, None]).cumsum(1).sum(0).tolist()
+    counts = _counted(targets, outputs)
+    scores, labels = outputs[counts].float(), targets[counts].long()
+    if scores.isnan().any():
+        raise _not_finite("top1")
+    n, classes = scores.shape
+    hits = (scores.topk(min(5, classes), dim=1).indices == labels[:, None]).cumsum(1).sum(0).tolist()
     also = {"top5": hits[4] / n} if classes >= 6 else {}
     return Metric("top1", hits[0] / n, n, wilson(hits[0], n), also)
 
 
-def _language_modeling(outputs: Tensor, targets: Tensor, kind: OutputKind) -> Metric:
+def _language_modeling(
+    outputs: Tensor, targets: Tensor, kind: OutputKind, positions: Tensor | None
+) -> Metric:
     _fits(outputs.dim() in (2, 3) and outputs.shape[-1] > 1, "language-modeling", outputs, targets)
-    _labels(targets, outputs)
-    losses = torch.cat([_losses(rows, labels, kind) for rows, labels in row_chunks(outputs, targets)])
-    mean, half = _mean_and_half_width(losses)
+    counts = _counted(targets, outputs, positions)
+    chunks = row_chunks(outputs, targets, counts)
+    losses = torch.cat([_losses(scores, labels, counted, kind) for scores, labels, counted in chunks])
+    tokens = counts.reshape(len(counts), -1).sum(1)
+    mean, half = _mean_and_half_width(losses, tokens)
     # exp of an overflowing mean is infinite, which `evaluate` reports; math.exp would raise instead
     value, low, high = torch.tensor([mean, mean - half, mean + half], dtype=torch.float64).exp().tolist()
-    return Metric("perplexity", value, len(outputs), (low, high))
+    return Metric("perplexity", value, int(tokens.count_nonzero()), (low, high))
 
 
-def _regression(outputs: Tensor, targets: Tensor) -> Metric:
+def _regression(outputs: Tensor, targets: Tensor, positions: Tensor | None) -> Metric:
     _fits(len(outputs) == len(targets) and outputs.numel() == targets.numel(), "regression", outputs, targets)
-    truth = targets.double().reshape(len(targets), -1)
-    squares = (outputs.double().reshape(truth.shape) - truth).square()
-    mean, half = _mean_and_half_width(squares.mean(1))
-    spread = (truth - truth.mean(0)).square().sum().item()
+    counts = _real_values(outputs, positions)
+    truth = targets.double().reshape(counts.shape)
+    squares = (outputs.double().reshape(counts.shape) - truth).square().where(counts, 0.0)
+    mean, half = _mean_and_half_width(squares.sum(1), counts.sum(1))
+    centre = truth.where(counts, 0.0).sum(0) / counts.sum(0).clamp_min(1)
+    spread = (truth - centre).square().where(counts, 0.0).sum().item()
     also = {"r2": 1 - squares.sum().item() / spread} if spread > 0 else {}
-    return Metric("rmse", _root(mean), len(targets), (_root(mean - half), _root(mean + half)), also)
+    n = int(counts.any(1).count_nonzero())
+    return Metric("rmse", _root(mean), n, (_root(mean - half), _root(mean + half)), also)
 
 
 def _root(value: float) -> float:
     return 0.0 if value < 0 else math.sqrt(value)
 
 
-def _losses(outputs: Tensor, targets: Tensor, kind: OutputKind) -> Tensor:
-    """The mean negative log-likelihood of every sequence's tokens, in nats: (N,)."""
-    likelihoods = _log_probabilities(outputs.double(), kind).gather(-1, targets.long()[..., None])
-    return -likelihoods.reshape(len(targets), -1).mean(1)
+def _real_values(outputs: Tensor, positions: Tensor | None) -> Tensor:
+    """Which of every row's values count: (N, values)."""
+    if positions is None or not has_positions(outputs, positions):
+        return torch.ones_like(outputs, dtype=torch.bool).reshape(len(outputs), -1)
+    values = positions.reshape(*positions.shape, *(1,) * (outputs.dim() - 2))
+    return values.expand_as(outputs).reshape(len(outputs), -1)
+
+
+def _losses(outputs: Tensor, targets: Tensor, counts: Tensor, kind: OutputKind) -> Tensor:
+    """The negative log-likelihood of every sequence's tokens that count, summed, in nats: (N,)."""
+    labels = targets.long().where(counts, 0)
+    likelihoods = _log_probabilities(outputs.double(), kind).gather(-1, labels[..., None]).squeeze(-1)
+    likelihoods = likelihoods.masked_fill(outputs.isnan().any(-1), math.nan).where(counts, 0.0)
+    return -likelihoods.reshape(len(targets), -1).sum(1)
 
 
 def _log_probabilities(outputs: Tensor, kind: OutputKind) -> Tensor:
@@ -167,26 +193,58 @@ def _log_probabilities(outputs: Tensor, kind: OutputKind) -> Tensor:
     return outputs.clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
-def _mean_and_half_width(values: Tensor) -> tuple[float, float]:
-    """The mean of per-example values (N,), and the half width of its 95 % interval (normal approximation)."""
-    if len(values) < 2:
+def _mean_and_half_width(sums: Tensor, counts: Tensor) -> tuple[float, float]:
+    """The mean over all values, and the half width of its 95 % interval (normal approximation).
+
+    Each of the N examples contributes `counts` values that make `sums`: the mean is the ratio of the totals,
+    its spread that of the ratio estimator (Cochran 1977, chapter 6). Examples without a value are left out.
+    """
+    sums, counts = sums[counts > 0], counts[counts > 0].double()
+    n = len(counts)
+    if n < 2:
         raise EngineError(
             "too_few_examples", "A confidence interval needs at least two examples.", field="data"
         )
-    return values.mean().item(), _Z95 * values.std().item() / math.sqrt(len(values))
+    mean = sums.sum() / counts.sum()
+    deviation = ((sums - mean * counts).square().sum() / (n - 1)).sqrt() / counts.mean()
+    return mean.item(), _Z95 * deviation.item() / math.sqrt(n)
 
 
-def _labels(targets: Tensor, outputs: Tensor) -> None:
+def _counted(targets: Tensor, outputs: Tensor, positions: Tensor | None = None) -> Tensor:
+    """Which labels count: boolean, in the shape of the targets."""
     task = "classification" if targets.dim() == 1 else "language-modeling"
     _fits(targets.shape == outputs.shape[:-1] and not targets.is_floating_point(), task, outputs, targets)
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0 or high >= outputs.shape[-1]:
+    counts = targets != IGNORED_LABEL
+    if positions is not None and has_positions(outputs, positions):
+        counts = counts & positions
+    if not counts.any():
         raise EngineError(
-            "label_out_of_range",
-            f"The targets lie between {low} and {high}, but the model has {outputs.shape[-1]} classes.",
-            hint=f"Use labels from 0 to {outputs.shape[-1] - 1}.",
+            "labels_ignored",
+            f"Every label is {IGNORED_LABEL} or padded: there is nothing to measure.",
+            hint="Label some of the rows.",
             field="data",
         )
+    _in_range(targets[counts], outputs.shape[-1])
+    return counts
+
+
+def _in_range(labels: Tensor, classes: int) -> None:
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise EngineError(
+            "label_out_of_range",
+            f"The targets lie between {low} and {high}, but the model has {classes} classes.",
+            hint=f"Use labels from 0 to {classes - 1}, or {IGNORED_LABEL} for what is to be ignored.",
+            field="data",
+        )
+
+
+def _not_finite(metric: str) -> EngineError:
+    return EngineError(
+        "metric_not_finite",
+        f"The {metric} is not a finite number: the model's outputs overflow or are not numbers.",
+        hint="Fine-tune with a lower learning rate, or keep more of the model.",
+    )
 
 
 def _fits(condition: bool, task: str, outputs: Tensor, targets: Tensor) -> None:

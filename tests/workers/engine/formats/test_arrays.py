@@ -44,6 +44,20 @@ def test_inspection_finds_rows_shapes_and_ranges(kind: str, tmp_path: Path) -> N
 
 
 @KINDS
+def test_the_range_of_labels_leaves_out_what_is_ignored(kind: str, tmp_path: Path) -> None:
+    labels = np.full((3, 100_003), -100)
+    labels[0, 5], labels[2, -1] = 2, 7
+    facts = arrays.inspect(*written(tmp_path, kind, target=labels, other=labels)).arrays
+    assert ArrayFacts("target", "int64", (3, 100_003), 2.0, 7.0, 300_007) in facts
+    assert ArrayFacts("other", "int64", (3, 100_003), -100.0, 7.0) in facts
+
+
+def test_labels_that_are_all_ignored_have_no_range(tmp_path: Path) -> None:
+    (facts,) = arrays.inspect(*written(tmp_path, "stored", target=np.full(4, -100, np.int8))).arrays
+    assert facts == ArrayFacts("target", "int8", (4,), None, None, 4)
+
+
+@KINDS
 @pytest.mark.parametrize("dtype", ["float16", "float64", "uint8", "bool", "int32"])
 def test_arrays_are_read_as_written_and_cannot_be_changed(kind: str, dtype: str, tmp_path: Path) -> None:
     read = arrays.read(*written(tmp_path, kind, image=IMAGES.astype(dtype), target=LABELS))

@@ -39,6 +39,29 @@ def test_outputs_without_classes_have_no_agreement(shape: tuple[int, ...]) -> No
     assert compare(outputs, outputs).top1_agreement is None
 
 
+def test_padding_is_left_out_even_where_it_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    original, candidate = torch.randn(5, 4, 7), torch.randn(5, 4, 7)
+    positions = torch.rand(5, 4) > 0.4
+    positions[0], positions[1:, 0] = False, True
+    original[0, 1], candidate[~positions] = math.nan, math.inf
+    monkeypatch.setattr(chunks, "_VALUES", 60)
+    found = compare(original, candidate, positions)
+    a, b = original[positions].double(), candidate[positions].double()
+    assert found.n == 4
+    assert found.relative_error == pytest.approx(float((a - b).norm() / a.norm()), rel=1e-12)
+    assert found.top1_agreement == pytest.approx(float((a.argmax(-1) == b.argmax(-1)).double().mean()))
+    rows = [(original[i][positions[i]], candidate[i][positions[i]]) for i in range(1, 5)]
+    cosines = [torch.cosine_similarity(p.flatten(), q.flatten(), dim=0) for p, q in rows]
+    assert found.cosine == pytest.approx(float(torch.stack(cosines).mean()), rel=1e-6)
+
+
+def test_outputs_without_positions_count_whole() -> None:
+    outputs = torch.randn(4, 3)
+    assert compare(outputs, outputs.flip(0), torch.zeros(4, 3, dtype=torch.bool)) == compare(
+        outputs, outputs.flip(0)
+    )
+
+
 def test_pieces_sum_up_to_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     original, candidate = torch.randn(50, 7), torch.randn(50, 7)
     whole = compare(original, candidate)

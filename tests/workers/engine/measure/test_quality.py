@@ -122,6 +122,57 @@ def test_rmse_and_r2_follow_their_definition() -> None:
     assert metric.ci95[1] == pytest.approx(math.sqrt(1 + 1.959964 * 2 / 2))
 
 
+def test_ignored_labels_are_no_hits_and_no_misses() -> None:
+    outputs = torch.arange(8.0).repeat(5, 1)
+    outputs[4] = math.nan
+    metric = evaluate(outputs, torch.tensor([7, -100, 6, 0, -100]), "classification")
+    assert (metric.value, metric.n, metric.also["top5"]) == (1 / 3, 3, 2 / 3)
+    assert metric.ci95 == wilson(1, 3)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_perplexity_is_the_mean_over_the_tokens_that_count(masked: bool) -> None:
+    generator = torch.manual_seed(1)
+    logits = torch.randn(6, 5, 11, generator=generator)
+    targets = torch.randint(11, (6, 5), generator=generator)
+    real = torch.arange(5) < torch.tensor([0, 1, 2, 3, 4, 5])[:, None]
+    logits[~real] = math.nan
+    ignored = targets.masked_fill(~real, -100)
+    metric = (
+        evaluate(logits, targets, "language-modeling", positions=real)
+        if masked
+        else evaluate(logits, ignored, "language-modeling")
+    )
+    losses = nn.functional.cross_entropy(logits.transpose(1, 2), ignored, reduction="none").double()
+    assert metric.value == pytest.approx(math.exp(losses[real].mean()), rel=1e-6)
+    assert metric.n == 5  # sequences
+    residuals = losses.where(real, 0).sum(1)[1:] - losses[real].mean() * torch.arange(1, 6)
+    half = 1.959964 * math.sqrt(residuals.square().sum() / 4 / 5) / 3  # of a mean length of three
+    assert metric.ci95[1] == pytest.approx(metric.value * math.exp(half), rel=1e-6)
+
+
+def test_one_long_sequence_weighs_as_much_as_its_tokens() -> None:
+    outputs = torch.zeros(2, 4, 8)
+    outputs[1] += 9.0 * nn.functional.one_hot(torch.tensor(3), 8)
+    targets = torch.tensor([[3, -100, -100, -100], [3, 3, 3, 3]])
+    sure = -torch.log_softmax(outputs[1, 0], 0)[3].item()
+    metric = evaluate(outputs, targets, "language-modeling")
+    assert metric.value == pytest.approx(math.exp((math.log(8) + 4 * sure) / 5))
+
+
+def test_errors_at_padded_positions_do_not_count() -> None:
+    outputs, targets = torch.randn(2, 4, 3, 2, generator=torch.manual_seed(0), dtype=torch.float64)
+    real = torch.tensor([[True, True, True], [True, True, False], [True, False, False], [False] * 3])
+    outputs[~real] = math.nan
+    metric = evaluate(outputs, targets, "regression", positions=real)
+    errors = (outputs - targets)[real].square()
+    assert metric.n == 3
+    assert metric.value == pytest.approx(math.sqrt(errors.mean()))
+    centre = torch.stack([targets[:, t][real[:, t]].mean(0) for t in range(3)])
+    spread = (targets - centre)[real].square().sum()
+    assert metric.also["r2"] == pytest.approx(float(1 - errors.sum() / spread))
+
+
 def test_r2_is_left_out_where_targets_do_not_vary() -> None:
     assert evaluate(torch.tensor([1.0, 2.0]), torch.ones(2), "regression").also == {}
 
@@ -132,6 +183,9 @@ def test_r2_is_left_out_where_targets_do_not_vary() -> None:
         (torch.zeros(3, 4), torch.tensor([0, 1, 4]), "classification", "label_out_of_range"),
         (torch.zeros(3, 4), torch.tensor([0, -1, 2]), "classification", "label_out_of_range"),
         (torch.zeros(3, 2, 4), torch.full((3, 2), 9), "language-modeling", "label_out_of_range"),
+        (torch.zeros(3, 4), torch.full((3,), -100), "classification", "labels_ignored"),
+        (torch.zeros(3, 2, 4), torch.full((3, 2), -100), "language-modeling", "labels_ignored"),
+        (torch.zeros(3, 4), torch.tensor([1, -100, -100]), "language-modeling", "too_few_examples"),
         (torch.zeros(3, 4), torch.zeros(3), "classification", "task_mismatch"),
         (torch.zeros(3, 4), torch.zeros(2, dtype=torch.int64), "classification", "task_mismatch"),
         (torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64), "classification", "task_mismatch"),

@@ -1,0 +1,34 @@
+"""Padding: which positions of a batch are real, as an attention mask among the inputs says."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from workers.engine.graph.network import Input
+
+
+def real_positions(inputs: Sequence[Input], batch: Sequence[Tensor | NDArray[np.generic]]) -> Tensor | None:
+    """The positions of a batch that count: boolean, (batch, length), on the mask's device.
+
+    `batch` has one array for each of `inputs`, rows first. A mask is an input called `attention_mask`, `mask`
+    or `input_mask`, of two axes and any dtype, that holds ones where a position is real and zeros where it is
+    padding. None where there is no such input, where it holds anything else (a mask to be added to scores),
+    or no ones at all.
+    """
+    for spec, values in zip(inputs, batch, strict=True):
+        if spec.is_mask:
+            mask = torch.as_tensor(np.array(values) if isinstance(values, np.ndarray) else values)
+            real = mask == 1
+            return real if bool(real.any() and (real | (mask == 0)).all()) else None
+    return None
+
+
+def has_positions(output: Tensor, positions: Tensor) -> bool:
+    """Whether an output (batch, length, …) has something for each of the positions (batch, length).
+
+    An output of two axes never has: its second may be as many classes as there are positions.
+    """
+    return output.dim() > 2 and output.shape[:2] == positions.shape
