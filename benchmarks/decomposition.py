@@ -1,48 +1,128 @@
-"""Decompositions: ours against tensorly's default and torch's SVD, with the error each reaches."""
+"""Decompositions: ours against tensorly's and torch's, one run each, with the error each reaches."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorly
 import torch
-from tensorly.decomposition import partial_tucker
+from tensorly.decomposition import partial_tucker, tucker
 from torch import Tensor
 
-from benchmarks.timing import in_turns, print_table
+from workers.engine.decomposition.refine import refine
 from workers.engine.decomposition.svd import truncated_svd
-from workers.engine.decomposition.tucker import tucker2
+from workers.engine.decomposition.tucker import full_tucker, tucker2
+from workers.engine.decomposition.whitening import Root, root, shrink, whitened
+
+Rivals = Mapping[str, Callable[[], Tensor]]
 
 
 def run() -> None:
-    """A 512 × 4608 matrix at rank 256, and a 256 × 256 × 3 × 3 kernel at ranks (128, 128)."""
+    """A square matrix, a kernel by Tucker on two modes and on four, and one refined under its patches."""
     generator = torch.Generator().manual_seed(0)
-    _matrix(torch.randn(512, 4608, generator=generator))
-    _kernel(torch.randn(256, 256, 3, 3, generator=generator))
+    _matrix(torch.randn(4096, 4096, generator=generator), 1024)
+    kernel = torch.randn(512, 512, 3, 3, generator=generator)
+    _tucker2(kernel, [256, 256])
+    _full_tucker(kernel, [256, 256, 2, 2])
+    _refinement(torch.randn(128, 128, 3, 3, generator=generator), _patches(128, generator))
 
 
-def _matrix(W: Tensor) -> None:
-    def stock() -> Tensor:
-        U, S, Vh = torch.linalg.svd(W.double(), full_matrices=False)
-        return (U[:, :256] * S[:256]) @ Vh[:256]
-
+def _matrix(W: Tensor, rank: int) -> None:
     def ours() -> Tensor:
-        A, B = truncated_svd(W, 256)
+        A, B = truncated_svd(W, rank)
         return A @ B
 
-    print_table("SVD of 512 × 4608 at rank 256", in_turns({"ours": ours, "torch.linalg.svd": stock}))
-    print(f"  relative error: ours {_error(W, ours()):.4f}, torch {_error(W, stock()):.4f}")
+    def exact() -> Tensor:
+        U, S, Vh = torch.linalg.svd(W.double(), full_matrices=False)
+        return (U[:, :rank] * S[:rank]) @ Vh[:rank]
+
+    def randomised() -> Tensor:
+        U, S, V = torch.svd_lowrank(W, q=rank, niter=2)
+        return (U * S) @ V.T
+
+    rivals = {"ours": ours, "torch.linalg.svd": exact, "torch.svd_lowrank": randomised}
+    _compare(f"SVD of {_named(W)} at rank {rank}", W, rivals)
 
 
-def _kernel(W: Tensor) -> None:
+def _tucker2(W: Tensor, ranks: list[int]) -> None:
+    def ours() -> Tensor:
+        core, *factors = tucker2(W, (ranks[0], ranks[1]))
+        return _multiply(core, factors)
+
+    def stock(svd: str) -> Tensor:
+        with tensorly.backend_context("pytorch"):
+            (core, factors), _ = partial_tucker(W.double(), rank=ranks, modes=[0, 1], svd=svd)
+        return _multiply(core, factors)
+
+    rivals = {
+        "ours": ours,
+        "tensorly, its defaults": lambda: stock("truncated_svd"),
+        "tensorly, symeig": lambda: stock("symeig_svd"),
+    }
+    _compare(f"Tucker-2 of {_named(W)} at {ranks}", W, rivals)
+
+
+def _full_tucker(W: Tensor, ranks: list[int]) -> None:
+    def ours() -> Tensor:
+        core, *factors = full_tucker(W, ranks)
+        return _multiply(core, factors)
+
     def stock() -> Tensor:
         with tensorly.backend_context("pytorch"):
-            (core, factors), _ = partial_tucker(W.double(), rank=[128, 128], modes=[0, 1])
-        return torch.einsum("abhw,oa,ib->oihw", core, *factors)
-
-    def ours() -> Tensor:
-        return torch.einsum("abhw,oa,ib->oihw", *tucker2(W, (128, 128)))
+            core, factors = tucker(W.double(), rank=ranks)
+        return _multiply(core, factors)
 
     rivals = {"ours": ours, "tensorly, its defaults": stock}
-    print_table("Tucker-2 of 256 × 256 × 3 × 3 at (128, 128)", in_turns(rivals, rounds=3))
-    print(f"  relative error: ours {_error(W, ours()):.4f}, tensorly {_error(W, stock()):.4f}")
+    _compare(f"Tucker on every mode of {_named(W)} at {ranks}", W, rivals)
 
 
-def _error(W: Tensor, approximation: Tensor) -> float:
-    return float((W - approximation).norm() / W.norm())
+def _refinement(W: Tensor, patches: Tensor) -> None:
+    """Plain, by the channels' second moment, and refined from there by that of whole patches."""
+    ranks = (W.shape[0] // 2, W.shape[1] // 2)
+    C = patches.T @ patches / len(patches)
+    right = root(shrink(C, 0.01))
+    channels = root(C.reshape(W.shape[1], 9, W.shape[1], 9).diagonal(dim1=1, dim2=3).sum(-1))
+
+    def refined() -> Tensor:
+        start = tucker2(W, ranks, right=channels)
+        core, *factors = refine(start, lambda parts: _multiply(parts[0], parts[1:]), W, right=right)
+        return _multiply(core, factors)
+
+    def closed(weight: Root | None) -> Tensor:
+        core, *factors = tucker2(W, ranks, right=weight)
+        return _multiply(core, factors)
+
+    rivals = {
+        "plain": lambda: closed(None),
+        "of the channels' moment": lambda: closed(channels),
+        "refined by the patches' moment": refined,
+    }
+    _compare(f"Output error of Tucker-2 of {_named(W)} at {ranks}", W, rivals, right)
+
+
+def _patches(channels: int, generator: torch.Generator) -> Tensor:
+    """The 3 × 3 patches of smooth images with correlated channels: (patches, channels · 9)."""
+    mixing = torch.randn(channels, channels, generator=generator) * torch.logspace(0, -1.5, channels)
+    noise = torch.randn(60, channels, 16, 16, generator=generator)
+    images = torch.einsum("oi,bihw->bohw", mixing, torch.nn.functional.avg_pool2d(noise, 3, 1)).relu()
+    return torch.nn.functional.unfold(images, 3).transpose(1, 2).flatten(0, 1).double()
+
+
+def _compare(title: str, W: Tensor, rivals: Rivals, right: Root | None = None) -> None:
+    print(f"\n{title}")
+    norm = whitened(W.flatten(1), right, None).norm()
+    for name, rival in rivals.items():
+        start = time.perf_counter()
+        approximation = rival()
+        seconds = time.perf_counter() - start
+        error = whitened((W - approximation).flatten(1), right, None).norm() / norm
+        print(f"  {name:36} {seconds:8.2f} s   relative error {error:.4f}")
+
+
+def _multiply(core: Tensor, factors: Sequence[Tensor]) -> Tensor:
+    for mode, factor in enumerate(factors):
+        core = torch.tensordot(factor, core, dims=([1], [mode])).movedim(0, mode)
+    return core
+
+
+def _named(W: Tensor) -> str:
+    return "×".join(map(str, W.shape))
