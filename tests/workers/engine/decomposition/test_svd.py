@@ -67,9 +67,14 @@ class TestTwoSidedSvdOfFewInputs(TestWhitenedSvd):
         return root(moment(shape[1], samples=3)), root(moment(shape[0], samples=30, seed=1))
 
 
-class TestTwoSidedSvdOfFewSamples(TestWhitenedSvd):
+class TestTwoSidedSvdOfFewGradients(TestWhitenedSvd):
     def roots(self, shape: tuple[int, ...]) -> tuple[Root | None, Root | None]:
         return root(moment(shape[1], samples=30)), root(moment(shape[0], samples=3, seed=1))
+
+
+class TestTwoSidedSvdOfFewSamples(TestWhitenedSvd):
+    def roots(self, shape: tuple[int, ...]) -> tuple[Root | None, Root | None]:
+        return root(moment(shape[1], samples=3)), root(moment(shape[0], samples=4, seed=1))
 
 
 @settings(max_examples=40, deadline=None)
