@@ -1,24 +1,27 @@
 """Admission of a graph's operator calls: known operators, known values, typed arguments."""
 
 import keyword
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from workers.engine.admit import operators
 from workers.engine.admit.archive import show
 from workers.engine.admit.document import expect, field, malformed, name_of, union
 from workers.engine.admit.dtypes import dtype
-from workers.engine.admit.program import Argument, Call, Reference, TorchConstant
+from workers.engine.admit.program import Argument, Call, Reference, Subgraph, TorchConstant
 from workers.engine.errors import Rejected
 
 _MEMORY_FORMATS = {1: "contiguous_format", 2: "channels_last", 3: "channels_last_3d", 4: "preserve_format"}
 _FLOATS = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
 _KEYWORD = 2
+_Readers = Mapping[str, Callable[[object, set[str]], Argument]]
 _HINT = "Call eval() on the model before exporting it."
 
 
-def parse(nodes: list[Any], known: set[str]) -> tuple[Call, ...]:
+def parse(nodes: list[Any], known: set[str], *, nested: bool = False) -> tuple[Call, ...]:
     """The calls in order. `known` holds the values given from outside, and grows by their results.
+
+    `nested` for the body of a scan, which cannot hold another.
 
     Raises `Rejected`: `unknown_operator`, `unknown_value`, `unsupported_argument`, `malformed`.
     """
@@ -27,8 +30,11 @@ def parse(nodes: list[Any], known: set[str]) -> tuple[Call, ...]:
         target = field(node, "target", str)
         if operators.is_assertion(target):
             continue
-        operators.check(target)
-        call = _call(target, node, known)
+        if target == operators.SCAN and not nested:
+            call = _scan(node, known)
+        else:
+            operators.check(target)
+            call = _call(target, node, known)
         claim([name for name in call.results if name is not None], known)
         calls.append(call)
     return tuple(calls)
@@ -62,17 +68,46 @@ def mutates(what: str) -> Rejected:
     )
 
 
-def _call(target: str, node: object, known: set[str]) -> Call:
+def _call(target: str, node: object, known: set[str], readers: _Readers | None = None) -> Call:
     arguments: list[Argument] = []
     keywords: dict[str, Argument] = {}
     for item in field(node, "inputs", list):
-        value = _argument(field(item, "arg", dict), known)
+        value = _argument(field(item, "arg", dict), known, readers or _READERS)
         if item.get("kind") == _KEYWORD:
             keywords[identifier(item.get("name"), "the name of an argument")] = value
         else:
             arguments.append(value)
     results, unpacked = _results(field(node, "outputs", list))
     return Call(target, tuple(arguments), keywords, results, unpacked)
+
+
+def _scan(node: object, known: set[str]) -> Call:
+    """A scan takes its body, the first carried values, what it runs over, and what every step reads."""
+    call = _call(operators.SCAN, node, known, {"as_graph": _subgraph, "as_tensors": _READERS["as_tensors"]})
+    body, *groups = call.arguments
+    sizes = [len(group) for group in groups if isinstance(group, tuple)]
+    if call.keywords or not isinstance(body, Subgraph) or len(sizes) != 3 or len(groups) != 3:
+        raise malformed("a scan should take a graph and three lists of tensors")
+    if len(body.inputs) != sum(sizes) or len(body.outputs) != len(call.results):
+        raise malformed("the body of a scan should take and return as many tensors as the scan")
+    return call
+
+
+def _subgraph(value: object, _: set[str]) -> Argument:
+    graph = field(value, "graph", dict)
+    known: set[str] = set()
+    inputs = tuple(_tensor_name(item) for item in field(graph, "inputs", list))
+    claim(inputs, known)
+    calls = parse(field(graph, "nodes", list), known, nested=True)
+    outputs = tuple(_known(_tensor_name(item), known) for item in field(graph, "outputs", list))
+    return Subgraph(inputs, calls, outputs)
+
+
+def _tensor_name(document: object) -> str:
+    kind, value = union(document)
+    if kind != "as_tensor":
+        raise Rejected("unsupported_argument", f"A scan's body takes or returns {show(kind)}.")
+    return identifier(field(value, "name", str), "the name of a value")
 
 
 def _results(outputs: list[Any]) -> tuple[tuple[str | None, ...], bool]:
@@ -93,11 +128,11 @@ def _result(kind: str, value: object) -> str | None:
     raise Rejected("unsupported_argument", f"An operator returns a value of the kind {show(kind)}.")
 
 
-def _argument(document: object, known: set[str]) -> Argument:
+def _argument(document: object, known: set[str], readers: _Readers) -> Argument:
     kind, value = union(document)
-    if kind not in _READERS:
+    if kind not in readers:
         raise Rejected("unsupported_argument", f"An operator takes an argument of the kind {show(kind)}.")
-    return _READERS[kind](value, known)
+    return readers[kind](value, known)
 
 
 def _known(name: str, known: set[str]) -> str:
@@ -175,7 +210,7 @@ def _device(value: object, _: set[str]) -> Argument:
     return TorchConstant("device", "cpu")
 
 
-_READERS: dict[str, Callable[[object, set[str]], Argument]] = {
+_READERS: _Readers = {
     "as_none": lambda _, __: None,
     "as_tensor": _reference,
     "as_tensors": _many(_reference),

@@ -83,6 +83,9 @@ _ARITHMETIC = """
 SYMBOLIC = frozenset(_ARITHMETIC.split())
 """Arithmetic on sizes."""
 
+SCAN = "torch.ops.higher_order.scan"
+"""A loop over the first axis, whose body is a graph of its own: allowed outside of other bodies only."""
+
 _ASSERTIONS = re.compile(r"torch\.ops\.aten\.(_assert_\w+|sym_constrain_range\w*)\.\w+")
 _OVERLOAD = re.compile(r"torch\.ops\.aten\.(\w+)\.(\w+)", re.ASCII)
 
@@ -102,7 +105,7 @@ def check(target: str) -> None:
     raise Rejected(
         "unknown_operator",
         f"The model calls the operator {show(target)}, which is not supported.",
-        hint="Export the model without control flow, scans, or torch.no_grad inside forward."
+        hint="Export the model without control flow (but for one scan) or torch.no_grad inside forward."
         if nested
         else "Replace the operator by standard torch.nn or torch.nn.functional calls and export again.",
     )

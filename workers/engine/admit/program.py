@@ -65,7 +65,18 @@ class TorchConstant:
     name: str
 
 
-Argument: TypeAlias = Union[bool, int, float, str, Reference, TorchConstant, tuple["Argument", ...], None]  # noqa: UP007  # `|` cannot hold a forward reference
+@dataclass(frozen=True)
+class Subgraph:
+    """The body of a scan: calls over its own inputs and nothing else. None of them is a scan again."""
+
+    inputs: tuple[str, ...]
+    calls: tuple["Call", ...]
+    outputs: tuple[str, ...]
+
+
+Argument: TypeAlias = Union[  # noqa: UP007  # `|` cannot hold a forward reference
+    bool, int, float, str, Reference, TorchConstant, Subgraph, tuple["Argument", ...], None
+]
 
 
 @dataclass(frozen=True)

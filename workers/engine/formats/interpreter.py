@@ -3,7 +3,7 @@
 import inspect
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 from typing import Any
 
@@ -11,7 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from workers.engine.admit.calls import mutates
-from workers.engine.admit.program import Argument, Call, Program, Reference, State, TorchConstant, names_in
+from workers.engine.admit.operators import SCAN
+from workers.engine.admit.program import (
+    Argument,
+    Call,
+    Program,
+    Reference,
+    State,
+    Subgraph,
+    TorchConstant,
+    names_in,
+)
 from workers.engine.errors import Rejected
 
 _SYMBOLIC_PACKAGES = {"_operator": operator, "math": math, "torch": torch}
@@ -33,7 +43,7 @@ def interpreter(program: Program, tensors: Mapping[str, Tensor]) -> nn.Module:
     for state in program.states:
         _register(root, state, tensors[state.path])
     calls, cloned = _without_mutation(program)
-    steps = [(_resolve(call.operator), _evaluating(call)) for call in calls]
+    steps = _steps(calls)
     states = [(state.name, attrgetter(state.path)) for state in program.states]
     names = [spec.name for spec in program.inputs]
 
@@ -52,6 +62,10 @@ def interpreter(program: Program, tensors: Mapping[str, Tensor]) -> nn.Module:
     )
     root.forward = forward
     return root.eval()
+
+
+def _steps(calls: Iterable[Call]) -> list[tuple[_Operator, Call]]:
+    return [(_resolve(call.operator), _evaluating(call)) for call in calls]
 
 
 def _register(root: nn.Module, state: State, tensor: Tensor) -> None:
@@ -73,6 +87,8 @@ def _register(root: nn.Module, state: State, tensor: Tensor) -> None:
 
 
 def _resolve(target: str) -> _Operator:
+    if target == SCAN:
+        return torch.ops.higher_order.scan
     package, _, name = target.rpartition(".")
     if package in _SYMBOLIC_PACKAGES:
         symbolic: _Operator = getattr(_SYMBOLIC_PACKAGES[package], name)
@@ -173,4 +189,22 @@ def _value(argument: Argument, values: Mapping[str, Any]) -> Any:
         return torch.device("cpu") if argument.kind == "device" else getattr(torch, argument.name)
     if isinstance(argument, tuple):
         return [_value(item, values) for item in argument]
+    if isinstance(argument, Subgraph):
+        return _function(argument)
     return argument
+
+
+def _function(body: Subgraph) -> Callable[..., list[Any]]:
+    """The body of a scan as a function; raises `Rejected` where it writes into a tensor."""
+    for call in body.calls:
+        if _written(call):
+            raise mutates(call.operator)
+    steps = _steps(body.calls)
+
+    def function(*inputs: Tensor) -> list[Any]:
+        values: dict[str, Any] = dict(zip(body.inputs, inputs, strict=True))
+        for operation, call in steps:
+            _execute(operation, call, values)
+        return [values[name] for name in body.outputs]
+
+    return function

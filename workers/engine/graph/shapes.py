@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch._subclasses import FakeTensorMode
-from torch.fx import Interpreter, Node
+from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.node import Target
 
 from workers.engine.graph import recurrent
 from workers.engine.graph.network import Network
 from workers.engine.graph.recurrent import RECURRENT, bind
+from workers.engine.graph.scan import SCAN
 
 
 class ShapeInterpreter(Interpreter):
@@ -47,7 +48,28 @@ class ShapeInterpreter(Interpreter):
         """One operator; a recurrent layer is not unrolled."""
         if isinstance(target, OpOverload) and target in RECURRENT:
             return recurrent.outputs(**bind(target, args, kwargs))
+        if target is SCAN:
+            return self.scan(*args)
         return super().call_function(target, args, kwargs)
+
+    def scan(
+        self, body: GraphModule, init: list[Tensor], xs: list[Tensor], weights: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """A loop over time, of which one step is followed."""
+        results = _Step(body, self).run(*init, *(x[0] for x in xs), *weights)
+        carried, emitted = results[: len(init)], results[len(init) :]
+        return (*carried, *(value.new_empty((len(xs[0]), *value.shape)) for value in emitted))
+
+
+class _Step(Interpreter):
+    """Runs the body of a loop, its calls as the network's own."""
+
+    def __init__(self, body: GraphModule, network: ShapeInterpreter) -> None:
+        super().__init__(body)
+        self._network = network
+
+    def call_function(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._network.call_function(target, args, kwargs)
 
 
 class _Recorder(ShapeInterpreter):

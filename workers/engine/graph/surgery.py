@@ -1,12 +1,15 @@
 """Editing an ATen graph in place: read arguments, register tensors, replace nodes, drop what is unused."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
+
+from workers.engine.graph.scan import SCAN, loop
 
 
 def arguments(node: Node) -> dict[str, Any]:
@@ -18,20 +21,22 @@ def arguments(node: Node) -> dict[str, Any]:
 
 def tensor_of(module: GraphModule, node: Node) -> Tensor:
     """The parameter, buffer or constant that a `get_attr` node reads."""
-    value: Any = module
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
+    value = _attribute(module, node)
     if not isinstance(value, Tensor):
         raise TypeError(f"{node.target} is not a tensor")
     return value
+
+
+def _attribute(module: GraphModule, node: Node) -> Any:
+    return attrgetter(str(node.target))(module)
 
 
 def is_weight(module: GraphModule, node: Any) -> bool:
     """Whether a graph argument reads a floating-point parameter."""
     if not (isinstance(node, Node) and node.op == "get_attr"):
         return False
-    tensor = tensor_of(module, node)
-    return isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
+    value = _attribute(module, node)
+    return isinstance(value, nn.Parameter) and value.is_floating_point()
 
 
 def store(module: GraphModule, path: str, tensor: Tensor) -> None:
@@ -71,7 +76,7 @@ def replace(module: GraphModule, node: Node, build: Callable[[], Node]) -> None:
 
 
 def prune(module: GraphModule) -> None:
-    """Drop dead nodes and the tensors that no node reads any more, then recompile."""
+    """Drop dead nodes, and the tensors and bodies of loops that no node reads any more, then recompile."""
     module.graph.eliminate_dead_code()
     module.graph.lint()
     used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
@@ -80,16 +85,20 @@ def prune(module: GraphModule) -> None:
         if path not in used:
             owner, _, leaf = path.rpartition(".")
             delattr(module.get_submodule(owner), leaf)
+    for path in [path for path, child in module.named_children() if isinstance(child, GraphModule)]:
+        if path not in used:
+            delattr(module, path)
     module.recompile()
 
 
 def place(module: GraphModule, device: str) -> None:
     """Move a graph to a device, in place: its tensors, and the calls that make new ones."""
     module.to(device)
-    for node in module.graph.nodes:
-        if node.kwargs.get("device") is not None:
-            node.update_kwarg("device", torch.device(device))
-    module.recompile()
+    for graph in [graph for graph in module.modules() if isinstance(graph, GraphModule)]:
+        for node in graph.graph.nodes:
+            if node.kwargs.get("device") is not None:
+                node.update_kwarg("device", torch.device(device))
+        graph.recompile()
 
 
 _TRAINING_ARGUMENT = {
@@ -103,9 +112,14 @@ _TRAINING_ARGUMENT = {
 
 
 def set_training(module: GraphModule, training: bool) -> None:
-    """Flip the operators that behave differently in training; `GraphModule.train()` cannot."""
+    """Flip the operators that behave differently in training; `GraphModule.train()` cannot.
+
+    Scans become plain loops while training: they compute the same, and autograd goes through them faster.
+    """
     for node in module.graph.nodes:
         position = _TRAINING_ARGUMENT.get(node.target)
         if position is not None:
             node.update_arg(position, training)
+        if node.target in (SCAN, loop):
+            node.target = loop if training else SCAN
     module.recompile()

@@ -8,12 +8,14 @@ from typing import Any
 
 from torch import Tag, Tensor
 from torch._ops import OpOverload
+from torch.fx import GraphModule
 from torch.fx.node import Target
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from workers.engine.errors import EngineError
 from workers.engine.graph.network import Network
 from workers.engine.graph.recurrent import RECURRENT, bind
+from workers.engine.graph.scan import SCAN
 from workers.engine.graph.shapes import ShapeInterpreter
 from workers.engine.measure.free import FREE
 
@@ -68,14 +70,27 @@ class _Counter(ShapeInterpreter):
     def __init__(self, network: Network) -> None:
         super().__init__(network)
         self.macs: Counter[str] = Counter()
+        self.steps = 1
         self.uncounted: set[str] = set()
 
+    def scan(
+        self, body: GraphModule, init: list[Tensor], xs: list[Tensor], weights: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """A loop costs its body at every step."""
+        self.steps = len(xs[0])
+        try:
+            return super().scan(body, init, xs, weights)
+        finally:
+            self.steps = 1
+
     def call_function(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if target is SCAN:
+            return super().call_function(target, args, kwargs)
         if not isinstance(target, OpOverload):
             self.note(target)
             return super().call_function(target, args, kwargs)
         if target in RECURRENT:
-            self.macs[self.current] += _recurrent(bind(target, args, kwargs))
+            self.macs[self.current] += self.steps * _recurrent(bind(target, args, kwargs))
             return super().call_function(target, args, kwargs)
         if _known(target):
             return self.charge(target, args, kwargs)
@@ -86,7 +101,7 @@ class _Counter(ShapeInterpreter):
         output = target(*args, **kwargs)
         formula = _FORMULAS.get(_name(target))
         if formula is not None:
-            self.macs[self.current] += formula(bind(target, args, kwargs), output)
+            self.macs[self.current] += self.steps * formula(bind(target, args, kwargs), output)
         elif not _is_free(target):
             self.note(target)
         return output

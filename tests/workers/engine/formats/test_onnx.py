@@ -27,14 +27,14 @@ def error(session: onnxruntime.InferenceSession, network: Network, inputs: tuple
     return max(float((torch.from_numpy(found) - expected.detach()).abs().max()) for found, expected in pairs)
 
 
-@pytest.mark.parametrize("name", ["residual", "lstm", "attention", "several"])
+@pytest.mark.parametrize("name", ["residual", "lstm", "scan", "attention", "several"])
 def test_onnx_runtime_agrees_with_torch_at_every_size(name: str, tmp_path: Path) -> None:
     network = network_of(name, tmp_path)
     onnx.write(network, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     assert [node.name for node in session.get_inputs()] == [spec.name for spec in network.inputs]
     assert all(isinstance(node.shape[0], str) for node in session.get_inputs())
-    for batch, length in [(3, 5), (1, 5), (8, 5)] + [(2, 9)] * (name == "attention"):
+    for batch, length in [(3, 5), (1, 5), (8, 5)] + [(2, 9)] * (name in ("attention", "scan")):
         assert error(session, network, ZOO[name].draw(batch, length)) < 1e-5
 
 

@@ -1,5 +1,6 @@
 """Attacks on the whole reader: nothing runs, only `Rejected` comes out, and the next good file is read."""
 
+import copy
 import functools
 import json
 import pickle
@@ -202,6 +203,65 @@ def test_tensors_of_two_types_in_one_entry_cannot_break_the_reader(good: Entries
     assert rejection(pt2.read, path).code == "cannot_trace"
 
 
+@pytest.fixture(scope="module")
+def looping(tmp_path_factory: pytest.TempPathFactory) -> Entries:
+    path = tmp_path_factory.mktemp("looping") / "model.pt2"
+    ZOO["scan"].save(path)
+    return unpack(path)
+
+
+def scan_of(document: Any) -> Any:
+    nodes = graph_module(document)["graph"]["nodes"]
+    (found,) = (node for node in nodes if node["target"].endswith(".scan"))
+    return found
+
+
+def body_of(document: Any) -> Any:
+    return scan_of(document)["inputs"][0]["arg"]["as_graph"]["graph"]
+
+
+def hide_scan_in_scan(document: Any) -> None:
+    body_of(document)["nodes"][0] = scan_of(copy.deepcopy(document))
+
+
+def read_from_outside(document: Any) -> None:
+    body_of(document)["nodes"][0]["inputs"][0]["arg"]["as_tensor"]["name"] = "x"
+
+
+def write_into_carried_values(document: Any) -> None:
+    name = body_of(document)["inputs"][0]["as_tensor"]["name"]
+    written = {"name": "self", "arg": {"as_tensor": {"name": name}}, "kind": 1}
+    body_of(document)["nodes"][-1].update(target="torch.ops.aten.zero_.default", inputs=[written])
+
+
+LOOPS: list[tuple[Callable[[Any], object], str]] = [
+    (hide_scan_in_scan, "unknown_operator"),
+    (read_from_outside, "unknown_value"),
+    (write_into_carried_values, "mutates_state"),
+    (lambda d: body_of(d)["nodes"][0].update(target="torch.ops.aten.from_file.default"), "unknown_operator"),
+    (lambda d: body_of(d)["inputs"].append(body_of(d)["inputs"][0]), "malformed"),
+    (lambda d: body_of(d)["inputs"].pop(), "unknown_value"),
+    (lambda d: body_of(d)["inputs"].append({"as_tensor": {"name": "more"}}), "malformed"),
+    (lambda d: body_of(d)["inputs"].append({"as_int": 3}), "unsupported_argument"),
+    (lambda d: body_of(d)["inputs"][0].update(as_tensor={"name": "x;y"}), "hostile_name"),
+    (lambda d: body_of(d)["outputs"].pop(), "malformed"),
+    (lambda d: body_of(d)["outputs"][0].update(as_tensor={"name": "x"}), "unknown_value"),
+    (lambda d: body_of(d).pop("nodes"), "malformed"),
+    (lambda d: scan_of(d)["inputs"].pop(), "malformed"),
+    (lambda d: scan_of(d)["inputs"].reverse(), "malformed"),
+    (lambda d: scan_of(d)["inputs"][3].update(kind=2, name="additional_inputs"), "malformed"),
+    (lambda d: scan_of(d)["inputs"][1].update(arg={"as_int": 3}), "unsupported_argument"),
+    (lambda d: scan_of(d).update(target="torch.ops.higher_order.cond"), "unknown_operator"),
+    (lambda d: scan_of(d).update(target="torch.ops.aten.linear.default"), "unsupported_argument"),
+]
+
+
+@pytest.mark.parametrize("place", range(len(LOOPS)))
+def test_the_body_of_a_loop_is_admitted_as_strictly(place: int, looping: Entries, tmp_path: Path) -> None:
+    change, code = LOOPS[place]
+    assert rejection(pt2.read, pack(tmp_path / "forged.pt2", edit_json(looping, MODEL, change))).code == code
+
+
 class Counting(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -273,7 +333,9 @@ def mutate(document: Any, place: tuple[Any, ...], value: Any, how: str) -> None:
         document[str(value)] = document[place[-1]]
 
 
-@pytest.mark.parametrize("entry", [MODEL, "model_weights_config.json"])
+@pytest.mark.parametrize(
+    ("entry", "source"), [(MODEL, "good"), ("model_weights_config.json", "good"), (MODEL, "looping")]
+)
 @settings(
     max_examples=120,
     deadline=None,
@@ -282,14 +344,15 @@ def mutate(document: Any, place: tuple[Any, ...], value: Any, how: str) -> None:
 )
 @given(data=st.data())
 def test_a_mutated_document_is_read_or_rejected(
-    entry: str, data: st.DataObject, good: Entries, tmp_path: Path
+    entry: str, source: str, data: st.DataObject, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     def change(document: Any) -> None:
         where = [place for place in places(document) if "module_call_graph" not in place]
         place = data.draw(st.sampled_from(where))
         mutate(document, place, data.draw(JUNK), data.draw(st.sampled_from(["replace", "remove", "repeat"])))
 
-    path = pack(tmp_path / "forged.pt2", edit_json(good, entry, change))
+    entries: Entries = request.getfixturevalue(source)
+    path = pack(tmp_path / "forged.pt2", edit_json(entries, entry, change))
     try:
         outcome = pt2.read(path).inputs[0].name
     except Rejected as rejected:

@@ -34,7 +34,7 @@ def network_of(name: str, folder: Path) -> Network:
 
 
 def test_stock_torch_opens_what_is_written_in_a_process_without_this_package(tmp_path: Path) -> None:
-    names = ["residual", "lstm", "attention", "tied", "several", "in_place"]
+    names = ["residual", "lstm", "scan", "attention", "tied", "several", "in_place"]
     for name in names:
         (tmp_path / name).mkdir()
         network = network_of(name, tmp_path / name)
@@ -47,7 +47,7 @@ def test_stock_torch_opens_what_is_written_in_a_process_without_this_package(tmp
     assert output.split() == ["True"] * 2 * len(names)
 
 
-@pytest.mark.parametrize("name", ["residual", "gru", "tied", "several", "half", "channels_last"])
+@pytest.mark.parametrize("name", ["residual", "gru", "scan", "tied", "several", "half", "channels_last"])
 def test_what_is_written_reads_back_the_same(name: str, tmp_path: Path) -> None:
     network = network_of(name, tmp_path)
     pt2.write(network, tmp_path / "written.pt2")
@@ -59,8 +59,9 @@ def test_what_is_written_reads_back_the_same(name: str, tmp_path: Path) -> None:
     assert all(map(torch.equal, tree_leaves(again(*inputs)), tree_leaves(network(*inputs))))
 
 
-def test_no_path_and_no_example_input_is_in_the_file(tmp_path: Path) -> None:
-    pt2.write(network_of("residual", tmp_path), tmp_path / "written.pt2")
+@pytest.mark.parametrize("case", ["residual", "scan"])
+def test_no_path_and_no_example_input_is_in_the_file(case: str, tmp_path: Path) -> None:
+    pt2.write(network_of(case, tmp_path), tmp_path / "written.pt2")
     for name, data in unpack(tmp_path / "written.pt2").items():
         if "weight_" in name:
             continue

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._higher_order_ops.scan import scan
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
@@ -40,6 +41,23 @@ class Recurrent(nn.Module):
         output, _ = self.rnn(self.embedding(ids))
         logits: Tensor = self.head(output[:, -1])
         return logits
+
+
+class Scanned(nn.Module):
+    """A recurrent cell of its own, as a scan over time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 6)
+        self.decay = nn.Parameter(torch.rand(6))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        def step(h: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+            h = torch.tanh(self.inner(h) + gate) * self.decay
+            return h, F.dropout(h, 0.5, self.training) * 1.0
+
+        last, sequence = scan(step, torch.zeros(x.shape[0], 6), x.transpose(0, 1))
+        return sequence.transpose(0, 1), last
 
 
 class Attention(nn.Module):
@@ -180,6 +198,7 @@ ZOO = {
     "fixed_mlp": Case(mlp, lambda *_: (torch.randn(2, 6),), ({},)),
     "lstm": Case(lambda: Recurrent("lstm"), lambda b, _: (ids(b, 5),), ({0: BATCH},)),
     "gru": Case(lambda: Recurrent("gru"), lambda b, _: (ids(b, 5),), ({0: BATCH},)),
+    "scan": Case(Scanned, lambda b, n: (torch.randn(b, n, 6),), ({0: BATCH, 1: LENGTH},)),
     "attention": Case(
         Attention,
         lambda b, n: (torch.randn(b, n, 16), torch.ones(b, n, dtype=torch.int64)),
