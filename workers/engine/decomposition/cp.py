@@ -196,8 +196,7 @@ def _slices(T: Tensor) -> tuple[list[Tensor], Tensor]:
     energies, V = torch.linalg.eigh(slices.transpose(1, 2) @ slices)
     ordered = energies.clamp_min(0.0).flatten().sort(descending=True, stable=True)
     index, column = ordered.indices // T.shape[1], ordered.indices % T.shape[1]
-    right = V[index, :, column]
-    left = torch.einsum("roi,ri->ro", slices[index], right)
+    left, right = (slices @ V)[index, :, column], V[index, :, column]
     rest = torch.unravel_index(index, T.shape[2:])
     bases = [basis[:, at] for basis, at in zip(small.bases, rest, strict=True)]
     return [left.T, right.T, *bases], ordered.values
