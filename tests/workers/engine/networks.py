@@ -33,6 +33,27 @@ def vector_network(module: nn.Module, *shape: int) -> Network:
     return trace(module.eval(), (Input("x", torch.float32, (BATCH, *shape)),))
 
 
+def token_network(module: nn.Module, length: int | Dimension = LENGTH) -> Network:
+    """A module over token ids (batch, length)."""
+    return trace(module.eval(), (Input("ids", torch.int64, (BATCH, length)),))
+
+
+def sequence_network(module: nn.Module, width: int) -> Network:
+    """A module over (batch, length, width), batch and length variable."""
+    return trace(module.eval(), (Input("x", torch.float32, (BATCH, LENGTH, width)),))
+
+
+def draw(network: Network, batch: int, length: int | None = None) -> Tensor:
+    """A first input for a network: normal noise, or ids below 11; the same on every call."""
+    generator = torch.Generator().manual_seed(3)
+    spec, size = network.inputs[0], list(network.sizes(batch)[0])
+    if length is not None:
+        size[1] = length
+    if spec.dtype is torch.int64:
+        return torch.randint(11, size, generator=generator)
+    return torch.randn(size, generator=generator)
+
+
 def recurrent_network(
     cell: str,
     *,
@@ -112,3 +133,28 @@ class HuggingFaceLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.addmm(self.bias, x, self.weight)
+
+
+class ConstantProduct(nn.Module):
+    """y = x W."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, outputs) / inputs**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+
+class TiedTokens(nn.Module):
+    """An embedding, something between, and a head that is tied to the embedding."""
+
+    def __init__(self, vocabulary: int, width: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.head = nn.Linear(width, vocabulary, bias=bias)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.tanh(self.embedding(ids)))
+        return out

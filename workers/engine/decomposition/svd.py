@@ -66,7 +66,7 @@ def _factors(W: Tensor, rank: int, right: Root | None, left: Root | None) -> tup
     U = leading_left_vectors(whitened(W, right, left), rank)
     if left is None:
         return U, U.T @ W
-    return on_channels(left.inverse.T, U), on_channels(left.L, U).T @ W
+    return on_channels(left.inverse.t(), U), on_channels(left.L, U).T @ W
 
 
 def _balanced(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:

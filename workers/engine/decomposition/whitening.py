@@ -16,6 +16,7 @@ class Root:
     """A square root of a symmetric positive semidefinite matrix C (n, n). All float64.
 
     `L` (n, n) with C = L Lᵀ; `inverse` (n, n) its inverse, or pseudo-inverse on the support of a singular C.
+    A diagonal C has its root and inverse as diagonals, (n,): nothing of n × n is ever made.
     `floored` says that C was numerically singular: the smallest directions were taken to be zero.
     """
 
@@ -25,7 +26,8 @@ class Root:
 
 
 def root(C: Tensor) -> Root:
-    """The square root of a second moment C (n, n): Cholesky's where it serves, else by eigenvalues.
+    """The square root of a second moment C (n, n), or (n,) for a diagonal one: Cholesky's where it serves,
+    else by eigenvalues.
 
     Never NaN: eigenvalues below 1e-12 of the largest count as zero, so that a rank-deficient C gives a root
     of its support, and a zero C gives zeros.
@@ -34,6 +36,8 @@ def root(C: Tensor) -> Root:
         ValueError: C has a NaN or an infinity.
     """
     C = _checked(C)
+    if C.ndim == 1:
+        return _root_of_diagonal(C)
     L, info = torch.linalg.cholesky_ex(C)
     if not info:
         inverse = torch.linalg.solve_triangular(
@@ -46,16 +50,21 @@ def root(C: Tensor) -> Root:
 
 def _root_of_support(C: Tensor) -> Root:
     energies, U = torch.linalg.eigh(C)
-    support = energies > energies[-1].clamp_min(torch.finfo(C.dtype).tiny) * _FLOOR
+    scales = _root_of_diagonal(energies)
+    return Root(U * scales.L, (U * scales.inverse).T, floored=True)
+
+
+def _root_of_diagonal(energies: Tensor) -> Root:
+    support = energies > energies.max().clamp_min(torch.finfo(energies.dtype).tiny) * _FLOOR
     scale = energies.where(support, 0.0).sqrt()
-    return Root(U * scale, (U / scale.where(support, torch.inf)).T, floored=True)
+    return Root(scale, 1.0 / scale.where(support, torch.inf), floored=not bool(support.all()))
 
 
 def shrink(C: Tensor, amount: float) -> Tensor:
     """(1 − a) C + a (tr C / n) I in float64: trust in a second moment of few samples (Ledoit and Wolf, 2004).
 
     Args:
-        C: shape (n, n).
+        C: shape (n, n), or (n,) for a diagonal one, whose result is diagonal too.
         amount: a, from 0 (C itself) to 1 (no direction preferred).
 
     Raises:
@@ -64,6 +73,8 @@ def shrink(C: Tensor, amount: float) -> Tensor:
     if not 0.0 <= amount <= 1.0:
         raise ValueError(f"a shrinkage of {amount} is outside 0 … 1")
     C = _checked(C)
+    if C.ndim == 1:
+        return (1.0 - amount) * C + amount * C.mean()
     return (1.0 - amount) * C + amount * C.trace() / len(C) * torch.eye(
         len(C), dtype=C.dtype, device=C.device
     )
@@ -77,13 +88,14 @@ def whitened(W: Tensor, right: Root | None, left: Root | None) -> Tensor:
     """
     W = W.double()
     if right is not None:
-        W = on_channels(right.L.T, W.T).T
-    return W if left is None else on_channels(left.L.T, W)
+        W = on_channels(right.L.t(), W.T).T
+    return W if left is None else on_channels(left.L.t(), W)
 
 
 def on_channels(M: Tensor, W: Tensor) -> Tensor:
-    """(M ⊗ I) W for M (c, c) and W of c · t rows, t taps to a channel: shape of W."""
-    return (M @ W.reshape(len(M), -1)).reshape(W.shape)
+    """(M ⊗ I) W for M (c, c), or (c,) for a diagonal one, and W of c · t rows, t taps a channel: like W."""
+    channels = W.reshape(len(M), -1)
+    return (M[:, None] * channels if M.ndim == 1 else M @ channels).reshape(W.shape)
 
 
 def whitened_modes(W: Tensor, roots: Sequence[Root | None]) -> Tensor:

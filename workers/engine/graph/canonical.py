@@ -1,4 +1,4 @@
-"""The form in which layers are looked for: a stack of recurrent layers becomes one call for each."""
+"""The form in which layers are looked for: a call for each recurrent layer, products by stored matrices."""
 
 import operator
 from collections.abc import Iterator
@@ -9,13 +9,15 @@ from torch.fx import GraphModule, Node
 
 from workers.engine.graph import surgery
 from workers.engine.graph.network import Network, call_nodes, trace
+from workers.engine.graph.products import straighten, with_transposed_weights
 from workers.engine.graph.recurrent import RECURRENT
 
 aten = torch.ops.aten
 
 
 def canonicalise(network: Network) -> Network:
-    """The same network, computing the same, with every stack of recurrent layers as a chain of single ones.
+    """The same network, computing the same, with every stack of recurrent layers as a chain of single ones,
+    and every product by a transposed weight as one by the weight itself.
 
     A bidirectional layer stays one call; what a stack drops between its layers becomes dropout calls, its
     initial states are sliced and its last states concatenated where anything reads them. Parameters keep
@@ -26,10 +28,13 @@ def canonicalise(network: Network) -> Network:
         for node in call_nodes(network.module)
         if node.target in RECURRENT and surgery.arguments(node)["num_layers"] > 1
     ]
-    if not stacks:
+    products = with_transposed_weights(network.module)
+    if not stacks and not products:
         return network
     for node in stacks:
         _unstack(network.module, node)
+    for node in products:
+        straighten(network.module, node)
     surgery.prune(network.module)
     return trace(network.module, network.inputs)
 

@@ -75,9 +75,13 @@ class Layer(ABC):
     `reason` says why the layer must stay dense; None where it may be factorized. `weigh` gives what the
     calibration knows about this weight; it is called when needed and its result not kept, because it is
     large.
+
+    Where the inputs are `one_hot`, `vectors` gives how often each occurred, (n,), and their second moment is
+    that, as a diagonal.
     """
 
     kind: str
+    one_hot: ClassVar[bool] = False
 
     def __init__(self, *sites: Site, reason: str | None = None) -> None:
         self.sites = sites
@@ -147,6 +151,11 @@ class Layer(ABC):
         """The vectors x that W multiplied in one call, from the values of the call's arguments: (positions,
         n)."""
         raise NotImplementedError(f"nothing is observed of a {self.kind} layer")
+
+    def transposed_vectors(self, arguments: Mapping[str, Any]) -> Tensor | None:
+        """The vectors that Wᵀ multiplied in one call, (positions, m): their second moment weights W from the
+        left, as that of gradients does. None for a call that multiplies by W itself."""
+        return None
 
     def gradients(self, gradient: Tensor) -> Tensor:
         """A gradient with respect to the call's output as (positions, m)."""

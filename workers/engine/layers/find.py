@@ -13,7 +13,8 @@ from workers.engine.graph.shapes import shapes
 from workers.engine.layers.base import Layer, Site
 from workers.engine.layers.conv import KernelConvLayer
 from workers.engine.layers.dense import DenseLayer, GroupedConvLayer, RecurrentLayer
-from workers.engine.layers.matrix import AddmmLayer, LinearLayer, PointwiseConvLayer
+from workers.engine.layers.embedding import EmbeddingLayer
+from workers.engine.layers.matrix import AddmmLayer, LinearLayer, MatmulLayer, PointwiseConvLayer
 from workers.engine.measure import cost
 
 aten = torch.ops.aten
@@ -29,6 +30,8 @@ _CONVOLUTIONS = {
 _WEIGHT_ARGUMENT = {
     aten.linear.default: ("weight", "bias", "linear"),
     aten.addmm.default: ("mat2", "self", "addmm"),
+    aten.mm.default: ("mat2", None, "matmul"),
+    aten.matmul.default: ("other", None, "matmul"),
     aten.embedding.default: ("weight", None, "embedding"),
     aten.conv_transpose1d.default: ("weight", "bias", "conv_transpose1d"),
     aten.conv_transpose2d.input: ("weight", "bias", "conv_transpose2d"),
@@ -80,6 +83,8 @@ def _layer(
     ]
     macs = sum(counted.get(site.node.name, 0) for site in sites)
     make = {_maker(site) for site in sites}
+    if make == {_linear, _embedding}:
+        make = {_embedding}  # it takes tied heads along
     reason = None
     if not sites[0].W.isfinite().all():
         reason = "its weight holds values that are not finite"
@@ -94,7 +99,7 @@ def _site(module: GraphModule, node: Node, sizes: dict[str, tuple[int, ...]]) ->
     weight_name, bias_name, _ = _WEIGHT_ARGUMENT[node.target]  # type: ignore[index]
     values = surgery.arguments(node)
     bias = values[bias_name] if bias_name else None
-    inputs = next(value for name, value in values.items() if name in ("input", "mat1", "indices"))
+    inputs = next(values[name] for name in ("input", "mat1", "indices", "self") if name in values)
     return Site(
         module=module,
         node=node,
@@ -115,6 +120,10 @@ def _maker(site: Site) -> Maker:
         return _linear
     if target is aten.addmm.default:
         return _addmm
+    if target is aten.embedding.default:
+        return _embedding
+    if target in (aten.mm.default, aten.matmul.default):
+        return _matmul
     return _convolution if target in _CONVOLUTIONS else _dense
 
 
@@ -126,6 +135,16 @@ def _addmm(sites: Sequence[Site], macs: int) -> Layer:
     if any(site.arguments["beta"] != 1 or site.arguments["alpha"] != 1 for site in sites):
         return DenseLayer(*sites, kind="addmm", macs=macs, reason="the product is scaled inside the call")
     return AddmmLayer(*sites)
+
+
+def _matmul(sites: Sequence[Site], macs: int) -> Layer:
+    if sites[0].W.ndim != 2:
+        return DenseLayer(*sites, kind="matmul", macs=macs, reason="its weight is not a matrix")
+    return MatmulLayer(*sites)
+
+
+def _embedding(sites: Sequence[Site], _: int) -> Layer:
+    return EmbeddingLayer(*sites)
 
 
 def _convolution(sites: Sequence[Site], macs: int) -> Layer:

@@ -1,10 +1,10 @@
-"""Layers that multiply by a matrix: linear, addmm, and convolutions with a 1×1 kernel. They take an SVD."""
+"""Layers that multiply by a matrix: linear, addmm, matmul, convolutions of kernel 1×1. They take an SVD."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,9 +21,20 @@ aten = torch.ops.aten
 class MatrixLayer(Layer):
     """y = W x + b at some number of positions; in its low-rank form y = A (B x) + b."""
 
-    @abstractmethod
+    input_name: ClassVar[str] = "input"  # of x among the call's arguments
+
     def positions(self, site: Site) -> int:
-        """How many vectors x one example brings to a call: tokens, or pixels."""
+        """How many vectors x one example brings to a call: all axes of the input but the last."""
+        return prod(site.input_shape[:-1])
+
+    def vectors(self, arguments: Mapping[str, Any]) -> Tensor:
+        """The input's last axis."""
+        x: Tensor = arguments[self.input_name]
+        return x.reshape(-1, x.shape[-1])
+
+    def gradients(self, gradient: Tensor) -> Tensor:
+        """The output's last axis."""
+        return gradient.reshape(-1, gradient.shape[-1])
 
     @abstractmethod
     def shaped(self, matrix: Tensor) -> Tensor:
@@ -38,6 +49,10 @@ class MatrixLayer(Layer):
     def macs(self) -> int:
         """Positions × outputs × inputs."""
         return sum(map(self.positions, self.sites)) * self.matrix.numel()
+
+    def low_rank_macs(self, rank: int) -> int:
+        """r (m + n) at every position."""
+        return sum(map(self.positions, self.sites)) * rank * sum(self.matrix.shape)
 
     def factorizations(self) -> tuple[Factorization[Any], ...]:
         """A matrix takes an SVD."""
@@ -62,9 +77,8 @@ class SvdFactorization(Factorization[MatrixLayer]):
         return tails
 
     def cost(self, rank: tuple[int, ...]) -> tuple[int, int]:
-        """r (m + n), at every position."""
-        weights = rank[0] * sum(self.layer.matrix.shape)
-        return weights, sum(map(self.layer.positions, self.layer.sites)) * weights
+        """r (m + n) weights, and what the layer does with them."""
+        return rank[0] * sum(self.layer.matrix.shape), self.layer.low_rank_macs(rank[0])
 
     def error(self, rank: tuple[int, ...]) -> float:
         """The discarded tail of the spectrum."""
@@ -91,19 +105,6 @@ class LinearLayer(MatrixLayer):
         """As it is."""
         return matrix
 
-    def positions(self, site: Site) -> int:
-        """All axes of the input but the last."""
-        return prod(site.input_shape[:-1])
-
-    def vectors(self, arguments: Mapping[str, Any]) -> Tensor:
-        """The input's last axis."""
-        x: Tensor = arguments["input"]
-        return x.flatten(0, -2)
-
-    def gradients(self, gradient: Tensor) -> Tensor:
-        """The output's last axis."""
-        return gradient.flatten(0, -2)
-
     def insert(self, site: Site, left: Node, right: Node) -> Node:
         """linear(linear(x, B), A, b)."""
         inner = surgery.call(site.module, aten.linear.default, site.arguments["input"], right)
@@ -114,6 +115,7 @@ class AddmmLayer(MatrixLayer):
     """aten.addmm(b, x, W): the weight is (inputs, outputs)."""
 
     kind = "addmm"
+    input_name = "mat1"
 
     @property
     def matrix(self) -> Tensor:
@@ -124,23 +126,22 @@ class AddmmLayer(MatrixLayer):
         """Transposed."""
         return matrix.T
 
-    def positions(self, site: Site) -> int:
-        """Rows of the input."""
-        return site.input_shape[0]
-
-    def vectors(self, arguments: Mapping[str, Any]) -> Tensor:
-        """The rows of the input."""
-        x: Tensor = arguments["mat1"]
-        return x
-
-    def gradients(self, gradient: Tensor) -> Tensor:
-        """The rows of the output."""
-        return gradient
-
     def insert(self, site: Site, left: Node, right: Node) -> Node:
         """addmm(b, x Bᵀ, Aᵀ)."""
         inner = surgery.call(site.module, aten.mm.default, site.arguments["mat1"], right)
         return surgery.recall(site.module, site.node, mat1=inner, mat2=left)
+
+
+class MatmulLayer(AddmmLayer):
+    """aten.matmul(x, W) or aten.mm(x, W): the weight is (inputs, outputs), and there is no bias."""
+
+    kind = "matmul"
+    input_name = "self"
+
+    def insert(self, site: Site, left: Node, right: Node) -> Node:
+        """(x Bᵀ) Aᵀ."""
+        inner = surgery.call(site.module, aten.matmul.default, site.arguments["self"], right)
+        return surgery.call(site.module, aten.matmul.default, inner, left)
 
 
 class PointwiseConvLayer(MatrixLayer):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from workers.engine.decomposition.whitening import Root
+from workers.engine.decomposition.whitening import Root, whitened
 
 
 @dataclass(frozen=True)
@@ -13,9 +13,9 @@ class Weighting:
 
     An error Δ of the weight counts as ‖Rᵀ Δ L‖², where `right` is the root L (n, n) of the inputs' second
     moment (centred on `mean` (n,) where the bias can take the mean up) and `left` the root R (m, m) of the
-    gradients'. Either may be None: the identity. A convolution's `right` is over whole patches, C_in·∏k, or
-    over its input channels alone. `positions` is how often one example uses the weight; None where no
-    gradients were seen.
+    gradients'. Either may be None: the identity. An embedding's `right` is a diagonal, (n,); a
+    convolution's is over whole patches, C_in·∏k, or over its input channels alone. `positions` is how often
+    one example uses the weight; None where no gradients were seen.
     """
 
     right: Root | None = None
@@ -34,11 +34,7 @@ class Weighting:
 
     def apply(self, W: Tensor) -> Tensor:
         """Rᵀ W L in float64, (m, n); channels alone weight every element of the kernel alike."""
-        weighted = W.double()
-        if self.right is not None:
-            channels = weighted.reshape(len(W), len(self.right.L), -1)
-            weighted = (channels.transpose(1, 2) @ self.right.L).transpose(1, 2).flatten(1)
-        return weighted if self.left is None else self.left.L.T @ weighted
+        return whitened(W, self.right, self.left)
 
 
 PLAIN = Weighting()

@@ -71,3 +71,16 @@ def test_the_whitened_norm_is_the_data_aware_one() -> None:
     W = torch.randn(4, 5, generator=torch.Generator().manual_seed(2)).double()
     energy = whitened(W, root(C), root(G)).square().sum()
     torch.testing.assert_close(energy, (G @ W @ C @ W.T).trace())
+
+
+def test_a_diagonal_moment_is_never_made_square() -> None:
+    frequencies = torch.tensor([0.5, 0.0, 0.3, 0.2], dtype=torch.float64)
+    W = torch.randn(3, 4, generator=torch.Generator().manual_seed(2)).double()
+    half, square = root(frequencies), root(torch.diag(frequencies))
+    assert half.L.shape == half.inverse.shape == (4,)
+    assert half.floored
+    torch.testing.assert_close(half.L @ half.L, frequencies.sum())
+    torch.testing.assert_close(
+        whitened(W, half, None).square().sum(), whitened(W, square, None).square().sum()
+    )
+    torch.testing.assert_close(shrink(frequencies, 0.1).diag(), shrink(frequencies.diag(), 0.1))

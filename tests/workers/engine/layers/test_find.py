@@ -3,8 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from tests.workers.engine.networks import BATCH, Convolutional, image_network, vector_network
-from workers.engine.graph.network import Input, trace
+from tests.workers.engine.networks import (
+    Convolutional,
+    TiedTokens,
+    image_network,
+    token_network,
+    vector_network,
+)
 from workers.engine.layers.find import find
 from workers.engine.measure import cost
 
@@ -27,24 +32,43 @@ def test_the_macs_of_the_layers_are_those_of_the_network() -> None:
     assert sum(layer.macs for layer in find(network)) == cost.count(network).macs
 
 
-class _Tied(nn.Module):
+def test_a_head_tied_to_an_embedding_is_one_layer_with_it() -> None:
+    [layer] = find(token_network(TiedTokens(20, 8), length=5))
+    assert (layer.kind, len(layer.sites)) == ("embedding", 2)
+    assert (layer.parameters, layer.macs) == (20 * 8 + 20, 5 * 20 * 8)
+
+
+class _Summed(nn.Module):
+    """A weight that is summed up as well as multiplied by."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(20, 8)
-        self.head = nn.Linear(8, 20, bias=False)
-        self.head.weight = self.embedding.weight
+        self.linear = nn.Linear(8, 8)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        out: Tensor = self.head(self.embedding(ids))
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(x) + self.linear.weight.sum()
         return out
 
 
 def test_a_weight_of_two_kinds_of_operation_stays_dense_and_says_why() -> None:
-    network = trace(_Tied().eval(), (Input("ids", torch.int64, (BATCH, 5)),))
-    [layer] = find(network)
-    assert layer.parameters == 20 * 8
+    [layer] = find(vector_network(_Summed(), 8))
+    assert layer.parameters == 8 * 8 + 8
     assert "more than one kind" in str(layer.reason)
     assert not layer.methods
+
+
+def test_a_product_by_something_else_than_a_matrix_stays_dense() -> None:
+    class Stack(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3, 8, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.weight
+
+    [layer] = find(vector_network(Stack(), 1, 4, 8))
+    assert (layer.kind, layer.macs) == ("matmul", 3 * 4 * 8 * 8)
+    assert "not a matrix" in str(layer.reason)
 
 
 def test_grouped_convolutions_and_recurrent_layers_stay_dense_and_are_counted() -> None:

@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.workers.engine.networks import HuggingFaceLinear, image_network, seeded, vector_network
+from tests.workers.engine.networks import (
+    ConstantProduct,
+    HuggingFaceLinear,
+    TiedTokens,
+    draw,
+    image_network,
+    seeded,
+    token_network,
+    vector_network,
+)
 from workers.engine.graph import surgery
 from workers.engine.graph.network import Network, trace
 from workers.engine.layers.base import Factorization, Form, relative_error
@@ -44,7 +53,7 @@ def methods_of(network: Network) -> list[str]:
 
 
 def assert_same(network: Network, other: Network) -> None:
-    x = torch.randn(network.sizes(5)[0], generator=torch.Generator().manual_seed(3))
+    x = draw(network, 5)
     with torch.no_grad():
         torch.testing.assert_close(other(x), network(x), rtol=1e-4, atol=1e-4)
 
@@ -61,6 +70,11 @@ CASES: dict[str, Callable[[], Network]] = {
     "conv3d": lambda: vector_network(nn.Conv3d(4, 6, 3, padding=1), 4, 5, 5, 5),
     "conv2d 1×1": lambda: image_network(nn.Conv2d(9, 12, 1), 9),
     "conv2d 1×1 strided, padded": lambda: image_network(nn.Conv2d(9, 12, 1, 2, 1), 9),
+    "matmul": lambda: vector_network(ConstantProduct(9, 14), 5, 9),
+    "embedding": lambda: token_network(nn.Embedding(11, 6)),
+    "embedding with a padding index": lambda: token_network(nn.Embedding(11, 6, padding_idx=2)),
+    "embedding tied to the head": lambda: token_network(TiedTokens(11, 6)),
+    "embedding tied to a head without bias": lambda: token_network(TiedTokens(11, 6, bias=False)),
     "conv1d 1": lambda: vector_network(nn.Conv1d(9, 12, 1), 9, 6),
 }
 
@@ -103,7 +117,7 @@ def test_factors_receive_gradients_and_the_original_is_untouched(
     network = make()
     before = {name: value.clone() for name, value in network.module.state_dict().items()}
     other, _, _ = rewritten(network, method, half)
-    other(torch.randn(network.sizes(3)[0])).square().sum().backward()
+    other(draw(network, 3)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in other.module.parameters())
     assert all(torch.equal(value, before[name]) for name, value in network.module.state_dict().items())
 
