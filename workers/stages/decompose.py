@@ -2,7 +2,7 @@
 
 from app.contract.plan import LayerPlan, Plan
 from app.contract.status import Stage
-from workers.engine.calibration import reestimate_batch_norm
+from workers.engine.batch_norm import reestimate_batch_norm
 from workers.engine.formats import pt2
 from workers.engine.graph import surgery
 from workers.engine.graph.network import Network, trace

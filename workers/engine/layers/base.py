@@ -147,6 +147,11 @@ class Layer(ABC):
         """The weight as (outputs, inputs): the shape that a weighting is for."""
         return self.site.W.flatten(1)
 
+    @property
+    def observed(self) -> int:
+        """The length of the vectors that are observed."""
+        return self.matrix.shape[1]
+
     def vectors(self, arguments: Mapping[str, Any]) -> Tensor:
         """The vectors x that W multiplied in one call, from the values of the call's arguments: (positions,
         n)."""

@@ -46,6 +46,11 @@ class KernelConvLayer(Layer):
         """Pixels that go out, all calls together."""
         return sum(prod(site.output_shape[2:]) for site in self.sites)
 
+    @property
+    def observed(self) -> int:
+        """Channels: patches as a whole would be k² times as long."""
+        return self.site.W.shape[1]
+
     def vectors(self, arguments: Mapping[str, Any]) -> Tensor:
         """The channels of every input pixel."""
         return channels_last(arguments["input"])

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from tests.workers.engine.networks import image_network
-from workers.engine.calibration import reestimate_batch_norm
+from workers.engine.batch_norm import reestimate_batch_norm
 
 
 def test_running_statistics_become_the_plain_average_over_the_batches() -> None:

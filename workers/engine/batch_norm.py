@@ -1,4 +1,4 @@
-"""Statistics taken from calibration data. No labels, no gradients."""
+"""Batch normalisation after a decomposition: statistics taken anew. No labels, no gradients."""
 
 from collections.abc import Iterable
 

@@ -1,0 +1,151 @@
+"""One interpreted pass over calibration data, which sees what every weight multiplies and what depends on it."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.fx import Interpreter, Node
+from torch.utils import _pytree as pytree
+
+from workers.engine.calibration.moments import Moments
+from workers.engine.data import Batch
+from workers.engine.errors import EngineError
+from workers.engine.graph import surgery
+from workers.engine.graph.network import Network
+from workers.engine.graph.outputs import OutputKind, outputs_are
+from workers.engine.layers.base import Layer
+
+Goal = Literal["classes", "values"]
+_POSITIONS = 4096  # of one layer in one batch at most: more say little that is new
+
+
+def collect(
+    network: Network,
+    layers: Sequence[Layer],
+    batches: Callable[[], Iterable[Batch]],
+    *,
+    goal: Goal,
+    memory: int,
+    keep: Callable[[Layer, Moments], None],
+) -> None:
+    """Gather the moments of every layer that can be factorized, and hand each to `keep`.
+
+    The gradients are those of the log-likelihood of labels drawn from the network's own outputs (`classes`: the
+    true Fisher information), or of its outputs' squared error relative to their size (`values`): no targets are
+    needed. Layers are taken in as many passes as keep their moments within `memory` bytes.
+
+    Args:
+        network: read only; layers are those that `find` made of it.
+        batches: called once for every pass.
+    """
+    open_layers = [layer for layer in layers if layer.methods]
+    for group in _groups(open_layers, memory):
+        found = _one_pass(network, group, batches(), goal)
+        for layer, moments in zip(group, found, strict=True):
+            keep(layer, moments)
+
+
+def _groups(layers: Sequence[Layer], memory: int) -> Iterator[list[Layer]]:
+    group: list[Layer] = []
+    held = 0
+    for layer in layers:
+        size = 8 * (layer.observed**2 + len(layer.matrix) ** 2)
+        if group and held + size > memory:
+            yield group
+            group, held = [], 0
+        group.append(layer)
+        held += size
+    if group:
+        yield group
+
+
+def _one_pass(
+    network: Network, layers: Sequence[Layer], batches: Iterable[Batch], goal: Goal
+) -> list[Moments]:
+    frozen = network.copy()
+    for parameter in frozen.module.parameters():
+        parameter.requires_grad_(False)
+    moments = [Moments.empty(layer.observed) for layer in layers]
+    kind = outputs_are(network)
+    generator = torch.Generator().manual_seed(0)
+    taps: dict[str, list[tuple[Layer, Moments]]] = {}
+    for layer, seen in zip(layers, moments, strict=True):
+        for site in layer.sites:
+            taps.setdefault(site.node.name, []).append((layer, seen))
+    for inputs, _ in batches:
+        observer = _Observer(frozen, taps, len(inputs[0]), generator)
+        outputs = observer.run(*inputs)
+        score = _score(_first(outputs), goal, kind, generator)
+        if score.requires_grad:
+            score.backward()  # type: ignore[no-untyped-call]  # torch's own gap
+    return moments
+
+
+class _Observer(Interpreter):
+    """Runs a network and shows every layer's call to its moments."""
+
+    def __init__(
+        self,
+        network: Network,
+        taps: dict[str, list[tuple[Layer, Moments]]],
+        examples: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(network.module, garbage_collect_values=True)
+        self._taps = taps
+        self._examples = examples
+        self._generator = generator
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        for layer, moments in self._taps.get(n.name, ()):
+            arguments = self.map_nodes_to_values(surgery.arguments(n), n)  # type: ignore[arg-type]
+            moments.see_inputs(self._some(layer.vectors(arguments)))
+            if value.is_floating_point():
+                value = value if value.requires_grad else value.detach().requires_grad_().clone()
+                value.register_hook(self._hook(layer, moments))
+        return value
+
+    def _hook(self, layer: Layer, moments: Moments) -> Callable[[Tensor], None]:
+        def see(gradient: Tensor) -> None:
+            moments.see_gradients(layer.gradients(gradient), self._examples)
+
+        return see
+
+    def _some(self, X: Tensor) -> Tensor:
+        """All vectors, or as many of them as are worth their time."""
+        if len(X) <= _POSITIONS:
+            return X
+        return X[torch.randperm(len(X), generator=self._generator)[:_POSITIONS]]
+
+
+def _first(outputs: Any) -> Tensor:
+    first: Tensor = next(leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor))
+    if not bool(first.isfinite().all()):
+        raise EngineError(
+            "outputs_not_finite",
+            "The model's outputs on the calibration data are not finite numbers.",
+            hint="Check the data's scale: the model expects what it was trained on.",
+            field="data.train",
+        )
+    return first
+
+
+def _score(outputs: Tensor, goal: Goal, kind: OutputKind, generator: torch.Generator) -> Tensor:
+    """What the gradients are taken of, summed over the examples so that each has its own gradient."""
+    if goal == "values":
+        scale = outputs.detach().square().sum() / len(outputs)
+        noise = torch.randn(outputs.shape, generator=generator).to(outputs)
+        return (outputs * noise).sum() / scale.clamp_min(torch.finfo(outputs.dtype).tiny).sqrt()
+    likelihoods = _log_probabilities(outputs, kind).flatten(0, -2)
+    drawn = torch.multinomial(likelihoods.detach().exp().cpu(), 1, generator=generator)
+    return likelihoods.gather(1, drawn.to(likelihoods.device)).sum()
+
+
+def _log_probabilities(outputs: Tensor, kind: OutputKind) -> Tensor:
+    if kind == "logits":
+        return outputs.log_softmax(-1)
+    if kind == "log_probabilities":
+        return outputs
+    return outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log()

@@ -1,0 +1,120 @@
+"""Second moments of one weight's inputs and of its outputs' gradients, and the weighting made of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workers.engine.decomposition.whitening import Root, root, shrink
+from workers.engine.layers.weighting import PLAIN, Weighting
+
+Sides = Literal["none", "inputs", "two_sided"]
+
+# How far a second moment is drawn toward the identity at least: gradients say less about unseen data than inputs.
+_SHRINK_INPUTS = 0.1
+_SHRINK_OUTPUTS = 0.3
+_CLIP = 10.0  # a position's gradient counts between a tenth and ten times the mean norm
+
+
+@dataclass
+class Moments:
+    """Sums over the positions seen so far. Float64, on the CPU.
+
+    inputs Σ x xᵀ (n, n) and their sum (n,) over `count` positions; outputs Σ g gᵀ (m, m) over `output_count`
+    positions of `examples` examples, where g is the gradient at one position; None where none was taken.
+    """
+
+    inputs: Tensor
+    total: Tensor
+    count: int = 0
+    outputs: Tensor | None = None
+    output_count: int = 0
+    examples: int = 0
+
+    @classmethod
+    def empty(cls, n: int) -> "Moments":
+        """Of a weight with n inputs."""
+        return cls(torch.zeros(n, n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64))
+
+    def see_inputs(self, X: Tensor) -> None:
+        """Add vectors (positions, n)."""
+        X = X.detach()
+        self.inputs += (X.T @ X).double().cpu()
+        self.total += X.sum(0).double().cpu()
+        self.count += len(X)
+
+    def see_gradients(self, gradients: Tensor, examples: int) -> None:
+        """Add gradients (positions, m) of some examples, those of outlying positions clipped."""
+        norms = gradients.norm(dim=1)
+        mean = norms.mean()
+        if mean > 0:
+            wanted = norms.clamp(mean / _CLIP, mean * _CLIP)
+            gradients = gradients * (wanted / norms).where(norms > 0, 0.0)[:, None]
+        moment = (gradients.T @ gradients).double().cpu()
+        self.outputs = moment if self.outputs is None else self.outputs + moment
+        self.output_count += len(gradients)
+        self.examples += examples
+
+    def save(self, path: Path) -> None:
+        """Write to a .npz file."""
+        arrays = {"inputs": self.inputs.numpy(), "total": self.total.numpy()}
+        if self.outputs is not None:
+            arrays["outputs"] = self.outputs.numpy()
+        counts = np.array([self.count, self.output_count, self.examples])
+        with path.open("wb") as file:
+            np.savez(file, counts=counts, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> "Moments":
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as stored:
+            count, output_count, examples = map(int, stored["counts"])
+            outputs = torch.from_numpy(stored["outputs"]) if "outputs" in stored else None
+            inputs, total = torch.from_numpy(stored["inputs"]), torch.from_numpy(stored["total"])
+        return cls(inputs, total, count, outputs, output_count, examples)
+
+
+def weighting(moments: Moments, sides: Sides, *, centred: bool) -> Weighting:
+    """The weighting by what was seen: by the inputs alone, or by the gradients too.
+
+    The inputs' second moment is taken about their mean where the bias can take the mean up. Both are shrunk, the
+    more the fewer positions were seen than there are dimensions. Nothing seen is no weighting.
+    """
+    if sides == "none" or moments.count == 0:
+        return PLAIN
+    warnings: list[str] = []
+    mean = moments.total / moments.count
+    raw = moments.inputs / moments.count
+    spread = raw - torch.outer(mean, mean) if centred else raw
+    amount = _shrinkage(_SHRINK_INPUTS, len(raw), moments.count)
+    # Shrunk toward the scale of the uncentred moment: inputs that hardly vary still count.
+    identity = raw.trace() / len(raw) * torch.eye(len(raw), dtype=raw.dtype)
+    right = _root((1.0 - amount) * spread + amount * identity, "inputs", warnings)
+    if moments.count < len(raw):
+        warnings.append(
+            f"calibrated on {moments.count} positions for {len(raw)} inputs: "
+            f"their second moment is singular and was shrunk by {amount:.2f}"
+        )
+    left, positions = None, None
+    if sides == "two_sided" and moments.outputs is not None:
+        left = _left(moments.outputs / moments.output_count, moments.output_count, warnings)
+        positions = moments.output_count / moments.examples
+    return Weighting(right, left, mean if centred else None, positions, tuple(warnings))
+
+
+def _left(G: Tensor, count: int, warnings: list[str]) -> Root:
+    return _root(shrink(G, _shrinkage(_SHRINK_OUTPUTS, len(G), count)), "gradients", warnings)
+
+
+def _shrinkage(least: float, dimensions: int, count: int) -> float:
+    return max(least, dimensions / (dimensions + count))
+
+
+def _root(C: Tensor, of: str, warnings: list[str]) -> Root:
+    found = root(C)
+    if found.floored:
+        warnings.append(f"the second moment of the {of} is singular: its root comes from its eigenvalues")
+    return found
