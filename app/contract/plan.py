@@ -24,10 +24,14 @@ class LayerPlan(Contract):
 
 
 class Plan(Contract):
-    """One candidate: the whole network's cost after the decisions, `keep` as it was asked for."""
+    """One candidate: the whole network's cost after the decisions, `keep` as it was asked for.
+
+    `divergence` from the original is measured once the factors are made, where there are rows for it.
+    """
 
     keep: float
     weighting: Weighting = Weighting.NONE
+    divergence: float | None = None
     parameters: int
     macs: int
     layers: list[LayerPlan]

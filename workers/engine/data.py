@@ -54,6 +54,10 @@ class Examples:
         target = None if self.target is None else self.target[rows]
         return Examples(tuple(array[rows] for array in self.inputs), target, self.dtypes)
 
+    def first(self, count: int) -> "Examples":
+        """The first rows, `count` of them at most."""
+        return self.take(np.arange(min(count, len(self))))
+
     def batches(
         self, size: int, *, rows: NDArray[np.int64] | None = None, device: str = "cpu", whole: bool = False
     ) -> Iterator[Batch]:
@@ -94,9 +98,9 @@ class Splits:
         return {name: len(examples) for name, examples in named.items() if examples is not None}
 
 
-def split(train: Examples | None, test: Examples | None, seed: int) -> Splits:
-    """Train rows become 80 % fitting, 10 % calibration, 10 % selection; without test rows a fifth is first
-    set aside for them.
+def split(train: Examples | None, test: Examples | None, seed: int, *, fits: bool = True) -> Splits:
+    """Train rows become 80 % fitting, 10 % calibration, 10 % selection; 80 % calibration and 20 % selection
+    where nothing is fitted. Without test rows a fifth is first set aside for them.
 
     Raises:
         EngineError: `dataset_too_small`.
@@ -114,5 +118,6 @@ def split(train: Examples | None, test: Examples | None, seed: int) -> Splits:
     if test is None:
         aside, order = np.split(order, [len(order) // 5])
         test = train.take(aside)
-    fit, calibration, selection = np.split(order, [int(0.8 * len(order)), int(0.9 * len(order))])
-    return Splits(train.take(fit), train.take(calibration), train.take(selection), test)
+    shares = (0.8, 0.9) if fits else (0.0, 0.8)
+    fit, calibration, selection = np.split(order, [int(share * len(order)) for share in shares])
+    return Splits(train.take(fit) if fits else None, train.take(calibration), train.take(selection), test)

@@ -68,7 +68,8 @@ class Context:
     @cached_property
     def splits(self) -> Splits:
         """The user's data, split the same way in every attempt."""
-        return split(self._examples("train"), self._examples("test"), self.spec.seed)
+        fits = self.spec.finetune.epochs > 0
+        return split(self._examples("train"), self._examples("test"), self.spec.seed, fits=fits)
 
     @cached_property
     def task(self) -> Task:

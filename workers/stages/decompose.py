@@ -1,29 +1,52 @@
-"""Decomposing: the plan's forms go into a copy of the graph; then the closed-form repairs."""
+"""Decomposing: the plan's forms go into a copy of the graph; then the closed-form repairs.
+
+Where several weightings are to be tried, each makes a network, and the one that diverges least from the
+original on rows held out of the calibration is kept.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from app.contract.plan import LayerPlan, Plan
+from app.contract.report import Trial
 from app.contract.status import Stage
-from workers.engine.batch_norm import reestimate_batch_norm
+from workers.engine.batch_norm import correct_batch_norm
 from workers.engine.formats import pt2
 from workers.engine.graph import surgery
 from workers.engine.graph.network import Network, trace
-from workers.engine.layers.base import Layer, relative_error
+from workers.engine.layers.base import Form, Layer, relative_error
 from workers.engine.layers.find import find
+from workers.engine.layers.substitute import Substitute, substitute
+from workers.engine.measure.output_error import output_errors
+from workers.stages.calibration import Judge, batches, calibration_rows, candidate_judge, held_out, weigh
 from workers.stages.context import Context, load, save
+from workers.stages.plan import planned
 
-_CALIBRATION_BATCH = 64
-_PLANS = "plans.json"
+_PLANS, _TRIALS = "plans.json", "trials-{}.json"
+_REPAIR_ROWS = 128
+
+
+@dataclass(frozen=True)
+class Decomposed:
+    """A plan carried out: the network, the plan with measured errors, and the dense tensors it stands for."""
+
+    network: Network
+    plan: Plan
+    substitutes: dict[str, Substitute]
 
 
 def run(context: Context) -> None:
-    """One compressed network per plan, and the plans with the errors of the factors that went in."""
-    plans = load(context.folder(Stage.PLAN) / "plans.json", list[Plan])
-    done = []
-    for index, plan in enumerate(plans):
-        network, layers = decompose(context.original, plan.layers)
-        _repair(context, network)
-        pt2.write(network, context.folder(Stage.DECOMPOSE) / f"candidate-{index}.pt2")
-        done.append(plan.model_copy(update={"layers": layers}))
-        context.advance(Stage.DECOMPOSE, (index + 1) / len(plans))
+    """One compressed network per candidate, and the plans with the errors of the factors that went in."""
+    judge, done = candidate_judge(context), []
+    alternatives = planned(context)
+    for index, alternative in enumerate(alternatives):
+        tried = [_judged(context, plan, judge) for plan in alternative.plans]
+        best = min(tried, key=_divergence)
+        pt2.write(best.network, context.folder(Stage.DECOMPOSE) / f"candidate-{index}.pt2")
+        done.append(_with_output_errors(context, best))
+        save(context.folder(Stage.DECOMPOSE) / _TRIALS.format(index), _trials(tried))
+        context.advance(Stage.DECOMPOSE, (index + 1) / len(alternatives))
     save(context.folder(Stage.DECOMPOSE) / _PLANS, done)
 
 
@@ -32,24 +55,63 @@ def decomposed(context: Context) -> list[Plan]:
     return load(context.folder(Stage.DECOMPOSE) / _PLANS, list[Plan])
 
 
-def decompose(original: Network, plans: list[LayerPlan]) -> tuple[Network, list[LayerPlan]]:
-    """A rewritten copy of `original`, and the plans with the measured errors."""
+def trials(context: Context, index: int) -> list[Trial]:
+    """The weightings that were tried for a candidate."""
+    return load(context.folder(Stage.DECOMPOSE) / _TRIALS.format(index), list[Trial])
+
+
+def decompose(original: Network, plan: Plan, weigh: Callable[[list[Layer]], None]) -> Decomposed:
+    """A rewritten copy of `original`, and the plan with the measured errors."""
     copy = original.copy()
-    layers = {layer.name: layer for layer in find(copy)}
-    done = [_apply(layers[plan.name], plan) for plan in plans]
+    layers = find(copy)
+    weigh(layers)
+    by_name = {layer.name: layer for layer in layers}
+    substitutes: dict[str, Substitute] = {}
+    done = [_apply(by_name[layer.name], layer, substitutes) for layer in plan.layers]
     surgery.prune(copy.module)
-    return trace(copy.module, copy.inputs), done
+    network = trace(copy.module, copy.inputs)
+    return Decomposed(network, plan.model_copy(update={"layers": done}), substitutes)
 
 
-def _apply(layer: Layer, plan: LayerPlan) -> LayerPlan:
+def _apply(layer: Layer, plan: LayerPlan, substitutes: dict[str, Substitute]) -> LayerPlan:
     if plan.rank is None:
         return plan
     W = layer.site.W
-    rewritten = layer.methods[plan.method].rewrite(tuple(plan.rank))
+    form = Form(plan.method, tuple(plan.rank), plan.parameters[1], plan.macs[1], plan.discarded_energy)
+    rewritten, substitutes[plan.name] = substitute(layer, form)
     error = relative_error(W, rewritten.weight)
     return plan.model_copy(update={"weight_error": error, "warnings": list(rewritten.warnings)})
 
 
-def _repair(context: Context, network: Network) -> None:
-    if context.splits.calibration is not None:
-        reestimate_batch_norm(network, context.splits.calibration.batches(_CALIBRATION_BATCH, whole=True))
+def _judged(context: Context, plan: Plan, judge: Judge) -> Decomposed:
+    made = decompose(context.original, plan, lambda layers: weigh(context, layers, plan.weighting))
+    rows = calibration_rows(context)
+    if rows is not None:
+        correct_batch_norm(context.original, made.network, batches(context, rows.first(_REPAIR_ROWS)))
+    divergence = judge.divergence(made.network) if judge else None
+    plan = made.plan.model_copy(update={"divergence": divergence})
+    return Decomposed(made.network, plan, made.substitutes)
+
+
+def _divergence(made: Decomposed) -> float:
+    """Networks that could not be judged, or whose outputs are not numbers, come last."""
+    found = made.plan.divergence
+    return math.inf if found is None or math.isnan(found) else found
+
+
+def _trials(tried: list[Decomposed]) -> list[Trial]:
+    return [
+        Trial(weighting=made.plan.weighting, divergence=made.plan.divergence)
+        for made in tried
+        if made.plan.divergence is not None and len(tried) > 1
+    ]
+
+
+def _with_output_errors(context: Context, made: Decomposed) -> Plan:
+    """The plan with every layer's output error on rows held out of the calibration, where there are any."""
+    rows = held_out(context)
+    if rows is None:
+        return made.plan
+    errors = output_errors(context.original, find(context.original), made.substitutes, batches(context, rows))
+    layers = [layer.model_copy(update={"output_error": errors.get(layer.name)}) for layer in made.plan.layers]
+    return made.plan.model_copy(update={"layers": layers})

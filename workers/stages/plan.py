@@ -3,32 +3,87 @@
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+from app.contract.base import Contract
 from app.contract.plan import LayerPlan, Plan
-from app.contract.spec import BudgetRanks, EnergyRanks, FractionRanks, JobSpec, LayerRule, Method
+from app.contract.spec import (
+    BudgetRanks,
+    EnergyRanks,
+    FractionRanks,
+    JobSpec,
+    LayerRule,
+    Method,
+    Weighting,
+)
 from app.contract.status import Stage
 from workers.engine.graph.network import Network
 from workers.engine.layers.base import Layer
 from workers.engine.layers.find import find
 from workers.engine.measure import cost
 from workers.engine.ranks.selection import Decision, Rules, by_budget, by_energy, by_fraction, explicit
-from workers.stages.context import Context, save
+from workers.engine.ranks.sensitivity import sensitivities
+from workers.stages.calibration import Judge, candidates, gather, sensitivity_judge, weigh
+from workers.stages.context import Context, load, save
+
+PLANS = "plans.json"
+
+
+class Alternatives(Contract):
+    """One candidate's plans, one for each weighting: decomposing decides between them."""
+
+    plans: list[Plan]
 
 
 def run(context: Context) -> None:
     """Plan every candidate; say which layers stay dense and why."""
-    plans = plan(context.original, context.spec)
-    for layer in plans[0].layers:
+    gather(context, find(context.original))
+    weightings = candidates(context)
+    if weightings == [Weighting.NONE]:
+        context.notice("not_calibrated", "No calibration data: the ranks are chosen by the weights alone.")
+    judge = sensitivity_judge(context)
+    by_weighting = []
+    for done, by in enumerate(weightings):
+        by_weighting.append(_plans(context, by, judge))
+        context.advance(Stage.PLAN, (done + 1) / len(weightings))
+    alternatives = [Alternatives(plans=list(plans)) for plans in zip(*by_weighting, strict=True)]
+    _report_dense(context, alternatives[0].plans[0])
+    save(context.folder(Stage.PLAN) / PLANS, alternatives)
+
+
+def planned(context: Context) -> list[Alternatives]:
+    """What `run` decided: one entry per candidate."""
+    return load(context.folder(Stage.PLAN) / PLANS, list[Alternatives])
+
+
+def _plans(context: Context, by: Weighting, judge: Judge) -> list[Plan]:
+    """One plan per `target.keep` under one weighting, from one decomposition's spectra."""
+    layers = find(context.original)
+    weigh(context, layers, by)
+    if isinstance(context.spec.ranks, BudgetRanks) and judge:
+        measured = _sensitivities(context, by, judge)
+        for layer in layers:
+            layer.sensitivity = measured.get(layer.name)
+    return plan(context.original, layers, context.spec, by)
+
+
+def _sensitivities(context: Context, by: Weighting, judge: Judge) -> dict[str, float]:
+    tried = find(context.original.copy())
+    weigh(context, tried, by)
+    return sensitivities(context.original, tried, _rules(context.spec, tried), judge.divergence)
+
+
+def _report_dense(context: Context, plan: Plan) -> None:
+    for layer in plan.layers:
         if layer.method is Method.KEEP and layer.reason:
             context.notice("kept_dense", f"{layer.name} stays dense: {layer.reason}.", layer.name)
-    save(context.folder(Stage.PLAN) / "plans.json", plans)
 
 
-def plan(network: Network, spec: JobSpec) -> list[Plan]:
-    """One plan per `target.keep`, from one decomposition's spectra; raises `EngineError`."""
-    layers, total = find(network), cost.count(network)
-    rules = _rules(spec, layers)
+def plan(network: Network, layers: Sequence[Layer], spec: JobSpec, by: Weighting) -> list[Plan]:
+    """One plan per `target.keep` for layers that know their weightings; raises `EngineError`."""
+    total, rules = cost.count(network), _rules(spec, layers)
     in_currency = total.macs if spec.target.of == "macs" else total.parameters
-    return [_plan(keep, _decide(layers, rules, spec, keep, in_currency), total) for keep in spec.target.keeps]
+    return [
+        _plan(keep, by, _decide(layers, rules, spec, keep, in_currency), total) for keep in spec.target.keeps
+    ]
 
 
 def _decide(layers: Sequence[Layer], rules: Rules, spec: JobSpec, keep: float, total: int) -> list[Decision]:
@@ -64,10 +119,11 @@ def _rank(rank: int | list[int]) -> tuple[int, ...]:
     return (rank,) if isinstance(rank, int) else tuple(rank)
 
 
-def _plan(keep: float, decisions: Sequence[Decision], total: cost.Cost) -> Plan:
+def _plan(keep: float, by: Weighting, decisions: Sequence[Decision], total: cost.Cost) -> Plan:
     layers = [_layer(decision) for decision in decisions]
     return Plan(
         keep=keep,
+        weighting=by,
         parameters=total.parameters + sum(layer.parameters[1] - layer.parameters[0] for layer in layers),
         macs=total.macs + sum(layer.macs[1] - layer.macs[0] for layer in layers),
         layers=layers,

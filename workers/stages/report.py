@@ -10,7 +10,7 @@ from app.contract.status import Stage
 from workers.engine.measure import environment
 from workers.stages import finetune
 from workers.stages.context import Context, load
-from workers.stages.decompose import decomposed
+from workers.stages.decompose import decomposed, trials
 from workers.stages.measure import CandidateMeasured, Measurements
 from workers.stages.verdict import verdict
 
@@ -43,6 +43,7 @@ def _candidate(
         **dict(found.measured),
         keep=plan.keep,
         weighting=plan.weighting,
+        trials=trials(context, index),
         metric_before_finetune=found.metric_before_finetune,
         fidelity=found.fidelity,
         verdict=said,

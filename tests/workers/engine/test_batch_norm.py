@@ -1,30 +1,59 @@
-"""BatchNorm re-estimation gives the average over the calibration batches."""
+"""BatchNorm's statistics follow a decomposition, and only that."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from tests.workers.engine.networks import image_network
-from workers.engine.batch_norm import reestimate_batch_norm
-
-
-def test_running_statistics_become_the_plain_average_over_the_batches() -> None:
-    network = image_network(nn.BatchNorm2d(3), 3)
-    batches = [torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(i)) * 3 + i for i in range(4)]
-    assert reestimate_batch_norm(network, [((batch,), None) for batch in batches])
-    means = torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0)
-    variances = torch.stack([batch.transpose(0, 1).flatten(1).var(1) for batch in batches]).mean(0)
-    torch.testing.assert_close(network.module.get_buffer("running_mean"), means, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(network.module.get_buffer("running_var"), variances, rtol=1e-5, atol=1e-5)
+from tests.workers.engine.networks import image_network, seeded
+from workers.engine.batch_norm import correct_batch_norm
+from workers.engine.graph import surgery
+from workers.engine.graph.network import Network
 
 
-def test_the_network_is_back_in_evaluation_afterwards() -> None:
-    network = image_network(nn.BatchNorm2d(3), 3)
-    reestimate_batch_norm(network, [((torch.randn(6, 3, 8, 8),), None)])
-    before = network.module.get_buffer("running_mean").clone()
-    x = torch.randn(2, 3, 8, 8)
-    assert torch.equal(network(x)[:1], network(x[:1]))
-    assert torch.equal(network.module.get_buffer("running_mean"), before)
+def _network() -> Network:
+    seeded()
+    layers = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 1), nn.BatchNorm2d(5)
+    )
+    for module in layers:
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()  # type: ignore[union-attr]
+            module.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr]
+    return image_network(layers, 3)
 
 
-def test_a_network_without_batch_norm_says_so() -> None:
-    assert not reestimate_batch_norm(image_network(nn.Conv2d(3, 3, 1)), [])
+def _batches(count: int = 2) -> list[tuple[tuple[Tensor, ...], None]]:
+    generator = torch.Generator().manual_seed(0)
+    return [((torch.randn(6, 3, 8, 8, generator=generator) * 3 + 1,), None) for _ in range(count)]
+
+
+def test_a_network_that_did_not_change_keeps_its_statistics_whatever_the_data() -> None:
+    network = _network()
+    copy = network.copy()
+    assert correct_batch_norm(network, copy, _batches())
+    for name, value in network.module.state_dict().items():
+        torch.testing.assert_close(copy.module.state_dict()[name], value)
+
+
+def test_a_scaled_and_shifted_convolution_is_followed_exactly_through_the_network() -> None:
+    network = _network()
+    copy = network.copy()
+    with torch.no_grad():
+        surgery.stored(copy.module, "0.weight").mul_(2.0)
+        surgery.stored(copy.module, "0.bias").add_(5.0)
+    assert correct_batch_norm(network, copy, _batches())
+    x = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(copy(x), network(x), rtol=1e-3, atol=1e-3)
+
+
+def test_the_original_is_untouched() -> None:
+    network = _network()
+    before = {name: value.clone() for name, value in network.module.state_dict().items()}
+    correct_batch_norm(network, network.copy(), _batches())
+    assert all(torch.equal(value, before[name]) for name, value in network.module.state_dict().items())
+
+
+def test_a_network_without_batch_norm_or_no_batches_says_so() -> None:
+    plain = image_network(nn.Conv2d(3, 3, 1))
+    assert not correct_batch_norm(plain, plain.copy(), _batches())
+    assert not correct_batch_norm(_network(), _network(), [])

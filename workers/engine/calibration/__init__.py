@@ -1,1 +1,2 @@
-"""What data says about a network's weights: second moments of what they multiply and of what depends on them."""
+"""What data says about a network's weights: second moments of what they multiply and of what depends on
+them."""

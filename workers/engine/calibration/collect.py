@@ -1,4 +1,5 @@
-"""One interpreted pass over calibration data, which sees what every weight multiplies and what depends on it."""
+"""One interpreted pass over calibration data, which sees what every weight multiplies and what depends on
+it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
@@ -6,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.fx import Interpreter, Node
+from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from workers.engine.calibration.moments import Moments
@@ -15,6 +17,7 @@ from workers.engine.graph import surgery
 from workers.engine.graph.network import Network
 from workers.engine.graph.outputs import OutputKind, outputs_are
 from workers.engine.layers.base import Layer
+from workers.engine.padding import has_positions, real_positions
 
 Goal = Literal["classes", "values"]
 _POSITIONS = 4096  # of one layer in one batch at most: more say little that is new
@@ -31,9 +34,9 @@ def collect(
 ) -> None:
     """Gather the moments of every layer that can be factorized, and hand each to `keep`.
 
-    The gradients are those of the log-likelihood of labels drawn from the network's own outputs (`classes`: the
-    true Fisher information), or of its outputs' squared error relative to their size (`values`): no targets are
-    needed. Layers are taken in as many passes as keep their moments within `memory` bytes.
+    The gradients are those of the log-likelihood of labels drawn from the network's own outputs (`classes`:
+    the true Fisher information), or of its outputs' squared error relative to their size (`values`): no
+    targets are needed. Layers are taken in as many passes as keep their moments within `memory` bytes.
 
     Args:
         network: read only; layers are those that `find` made of it.
@@ -74,9 +77,9 @@ def _one_pass(
         for site in layer.sites:
             taps.setdefault(site.node.name, []).append((layer, seen))
     for inputs, _ in batches:
-        observer = _Observer(frozen, taps, len(inputs[0]), generator)
-        outputs = observer.run(*inputs)
-        score = _score(_first(outputs), goal, kind, generator)
+        positions = real_positions(network.inputs, inputs)
+        outputs = _Observer(frozen, taps, positions, generator).run(*inputs)
+        score = _score(_real(_first(outputs), positions), goal, kind, generator)
         if score.requires_grad:
             score.backward()  # type: ignore[no-untyped-call]  # torch's own gap
     return moments
@@ -89,19 +92,19 @@ class _Observer(Interpreter):
         self,
         network: Network,
         taps: dict[str, list[tuple[Layer, Moments]]],
-        examples: int,
+        positions: Tensor | None,
         generator: torch.Generator,
     ) -> None:
         super().__init__(network.module, garbage_collect_values=True)
         self._taps = taps
-        self._examples = examples
+        self._positions = positions
         self._generator = generator
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
         for layer, moments in self._taps.get(n.name, ()):
-            arguments = self.map_nodes_to_values(surgery.arguments(n), n)  # type: ignore[arg-type]
-            moments.see_inputs(self._some(layer.vectors(arguments)))
+            arguments = map_arg(surgery.arguments(n), self.env.__getitem__)
+            moments.see_inputs(self._some(self._real(layer.vectors(arguments))))
             if value.is_floating_point():
                 value = value if value.requires_grad else value.detach().requires_grad_().clone()
                 value.register_hook(self._hook(layer, moments))
@@ -109,9 +112,15 @@ class _Observer(Interpreter):
 
     def _hook(self, layer: Layer, moments: Moments) -> Callable[[Tensor], None]:
         def see(gradient: Tensor) -> None:
-            moments.see_gradients(layer.gradients(gradient), self._examples)
+            moments.see_gradients(self._real(layer.gradients(gradient)))
 
         return see
+
+    def _real(self, X: Tensor) -> Tensor:
+        """The vectors that are not padding, where there is one for each position."""
+        if self._positions is None or len(X) != self._positions.numel():
+            return X
+        return X[self._positions.flatten()]
 
     def _some(self, X: Tensor) -> Tensor:
         """All vectors, or as many of them as are worth their time."""
@@ -130,6 +139,10 @@ def _first(outputs: Any) -> Tensor:
             field="data.train",
         )
     return first
+
+
+def _real(outputs: Tensor, positions: Tensor | None) -> Tensor:
+    return outputs[positions] if positions is not None and has_positions(outputs, positions) else outputs
 
 
 def _score(outputs: Tensor, goal: Goal, kind: OutputKind, generator: torch.Generator) -> Tensor:

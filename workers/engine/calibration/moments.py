@@ -13,7 +13,8 @@ from workers.engine.layers.weighting import PLAIN, Weighting
 
 Sides = Literal["none", "inputs", "two_sided"]
 
-# How far a second moment is drawn toward the identity at least: gradients say less about unseen data than inputs.
+# How far a second moment is drawn toward the identity at least: gradients say less about unseen data than
+# inputs.
 _SHRINK_INPUTS = 0.1
 _SHRINK_OUTPUTS = 0.3
 _CLIP = 10.0  # a position's gradient counts between a tenth and ten times the mean norm
@@ -24,7 +25,7 @@ class Moments:
     """Sums over the positions seen so far. Float64, on the CPU.
 
     inputs Σ x xᵀ (n, n) and their sum (n,) over `count` positions; outputs Σ g gᵀ (m, m) over `output_count`
-    positions of `examples` examples, where g is the gradient at one position; None where none was taken.
+    positions, where g is the gradient at one position; None where none was taken.
     """
 
     inputs: Tensor
@@ -32,7 +33,6 @@ class Moments:
     count: int = 0
     outputs: Tensor | None = None
     output_count: int = 0
-    examples: int = 0
 
     @classmethod
     def empty(cls, n: int) -> "Moments":
@@ -46,8 +46,8 @@ class Moments:
         self.total += X.sum(0).double().cpu()
         self.count += len(X)
 
-    def see_gradients(self, gradients: Tensor, examples: int) -> None:
-        """Add gradients (positions, m) of some examples, those of outlying positions clipped."""
+    def see_gradients(self, gradients: Tensor) -> None:
+        """Add gradients (positions, m), those of outlying positions clipped."""
         norms = gradients.norm(dim=1)
         mean = norms.mean()
         if mean > 0:
@@ -56,32 +56,31 @@ class Moments:
         moment = (gradients.T @ gradients).double().cpu()
         self.outputs = moment if self.outputs is None else self.outputs + moment
         self.output_count += len(gradients)
-        self.examples += examples
 
     def save(self, path: Path) -> None:
         """Write to a .npz file."""
-        arrays = {"inputs": self.inputs.numpy(), "total": self.total.numpy()}
-        if self.outputs is not None:
-            arrays["outputs"] = self.outputs.numpy()
-        counts = np.array([self.count, self.output_count, self.examples])
+        outputs = np.empty((0, 0)) if self.outputs is None else self.outputs.numpy()
+        counts = np.array([self.count, self.output_count])
         with path.open("wb") as file:
-            np.savez(file, counts=counts, **arrays)
+            np.savez(
+                file, counts=counts, inputs=self.inputs.numpy(), total=self.total.numpy(), outputs=outputs
+            )
 
     @classmethod
     def load(cls, path: Path) -> "Moments":
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as stored:
-            count, output_count, examples = map(int, stored["counts"])
-            outputs = torch.from_numpy(stored["outputs"]) if "outputs" in stored else None
+            count, output_count = map(int, stored["counts"])
+            outputs = torch.from_numpy(stored["outputs"]) if output_count else None
             inputs, total = torch.from_numpy(stored["inputs"]), torch.from_numpy(stored["total"])
-        return cls(inputs, total, count, outputs, output_count, examples)
+        return cls(inputs, total, count, outputs, output_count)
 
 
 def weighting(moments: Moments, sides: Sides, *, centred: bool) -> Weighting:
     """The weighting by what was seen: by the inputs alone, or by the gradients too.
 
-    The inputs' second moment is taken about their mean where the bias can take the mean up. Both are shrunk, the
-    more the fewer positions were seen than there are dimensions. Nothing seen is no weighting.
+    The inputs' second moment is taken about their mean where the bias can take the mean up. Both are shrunk,
+    the more the fewer positions were seen than there are dimensions. Nothing seen is no weighting.
     """
     if sides == "none" or moments.count == 0:
         return PLAIN
@@ -98,11 +97,10 @@ def weighting(moments: Moments, sides: Sides, *, centred: bool) -> Weighting:
             f"calibrated on {moments.count} positions for {len(raw)} inputs: "
             f"their second moment is singular and was shrunk by {amount:.2f}"
         )
-    left, positions = None, None
+    left = None
     if sides == "two_sided" and moments.outputs is not None:
         left = _left(moments.outputs / moments.output_count, moments.output_count, warnings)
-        positions = moments.output_count / moments.examples
-    return Weighting(right, left, mean if centred else None, positions, tuple(warnings))
+    return Weighting(right, left, mean if centred else None, tuple(warnings))
 
 
 def _left(G: Tensor, count: int, warnings: list[str]) -> Root:

@@ -21,9 +21,14 @@ def arguments(node: Node) -> dict[str, Any]:
 
 def tensor_of(module: GraphModule, node: Node) -> Tensor:
     """The parameter, buffer or constant that a `get_attr` node reads."""
-    value = _attribute(module, node)
+    return stored(module, str(node.target))
+
+
+def stored(module: GraphModule, path: str) -> Tensor:
+    """The tensor at a dotted path."""
+    value = attrgetter(path)(module)
     if not isinstance(value, Tensor):
-        raise TypeError(f"{node.target} is not a tensor")
+        raise TypeError(f"{path} is not a tensor")
     return value
 
 

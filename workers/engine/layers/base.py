@@ -87,6 +87,7 @@ class Layer(ABC):
         self.sites = sites
         self.reason = reason
         self.weigh: Callable[[], Weighting] = lambda: PLAIN
+        self.sensitivity: float | None = None
 
     @property
     def site(self) -> Site:
@@ -136,12 +137,6 @@ class Layer(ABC):
         """What `methods` holds."""
         return ()
 
-    @cached_property
-    def importance(self) -> float | None:
-        """What losing the whole weight would do to the network's output, in nats of divergence for one
-        example (second order); None where no gradients were seen. A form loses `error` times as much."""
-        return self.weigh().importance(self.matrix)
-
     @property
     def matrix(self) -> Tensor:
         """The weight as (outputs, inputs): the shape that a weighting is for."""
@@ -184,6 +179,11 @@ class Layer(ABC):
             if site.bias is not None:
                 bias = surgery.tensor_of(site.module, site.bias)
                 bias.data += shift.to(bias.dtype)
+
+    def substitutes(self, weight: Tensor) -> Mapping[str, Tensor]:
+        """The tensors to put in the place of the network's own, by path, for a dense `weight` to take
+        effect."""
+        return {str(site.weight.target): weight for site in self.sites}
 
     def saves(self, form: Form) -> bool:
         """Whether a form is cheaper than dense in both currencies: nothing is ever made larger."""

@@ -177,9 +177,9 @@ class _Menu:
         return self._forms[step]
 
     def _loss(self, form: Form) -> float:
-        """Nats of divergence where gradients were seen; else −log of the energy that is retained."""
-        if self.layer.importance is not None:
-            return self.layer.importance * form.error
+        """The predicted divergence where it was measured; else −log of the energy that is retained."""
+        if self.layer.sensitivity is not None:
+            return self.layer.sensitivity * form.error
         return -math.log(max(1.0 - form.error, 1e-12))
 
 

@@ -1,0 +1,158 @@
+"""What the calibration rows say, between the stages: gathered once, read by every stage that weighs
+errors."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from app.contract.spec import Task, Weighting
+from app.contract.status import Stage
+from workers.engine.calibration.collect import Goal, collect
+from workers.engine.calibration.moments import Moments, Sides, weighting
+from workers.engine.data import Batch, Examples
+from workers.engine.graph.network import Network
+from workers.engine.graph.outputs import outputs_are
+from workers.engine.layers import weighting as weights
+from workers.engine.layers.base import Layer
+from workers.engine.losses import make_loss
+from workers.engine.padding import real_positions
+from workers.stages.context import Context
+
+_BATCH = 16
+_JUDGED_ROWS = 256  # on which a whole candidate is judged
+_SENSITIVITY_ROWS = 32  # on which one layer's error is
+_HELD_BYTES = 1 << 29  # of the original's outputs
+_MEGABYTE = 1 << 20
+_SIDES: dict[Weighting, Sides] = {
+    Weighting.NONE: "none",
+    Weighting.INPUTS: "inputs",
+    Weighting.TWO_SIDED: "two_sided",
+}
+
+
+def gather(context: Context, layers: Sequence[Layer]) -> None:
+    """Write the moments of every layer that can be factorized; without calibration rows there are none."""
+    rows = calibration_rows(context)
+    if rows is None or context.spec.calibration.weighting is Weighting.NONE:
+        return
+    _folder(context).mkdir()
+    index = {layer.name: position for position, layer in enumerate(layers)}
+    collect(
+        context.original,
+        layers,
+        partial(batches, context, rows),
+        goal=_goal(context),
+        memory=context.spec.calibration.memory_mb * _MEGABYTE,
+        keep=lambda layer, moments: moments.save(_folder(context) / f"{index[layer.name]}.npz"),
+    )
+
+
+def candidates(context: Context) -> list[Weighting]:
+    """The weightings to try: what was asked for, or each of them; without moments none but the plain one."""
+    if not _folder(context).exists():
+        return [Weighting.NONE]
+    asked = context.spec.calibration.weighting
+    return list(_SIDES) if asked is Weighting.AUTO else [asked]
+
+
+def weigh(context: Context, layers: Sequence[Layer], by: Weighting) -> None:
+    """Tell every layer what was gathered about it; `layers` in the order of `gather`."""
+    for index, layer in enumerate(layers):
+        path = _folder(context) / f"{index}.npz"
+        if path.exists():
+            layer.weigh = partial(_weighting, path, _SIDES[by], layer.takes_mean)
+
+
+def _weighting(path: Path, sides: Sides, centred: bool) -> weights.Weighting:
+    return weighting(Moments.load(path), sides, centred=centred)
+
+
+def calibration_rows(context: Context) -> Examples | None:
+    """The rows that moments are taken of."""
+    return _first(context.splits.calibration, context.spec.calibration.rows)
+
+
+def held_out(context: Context) -> Examples | None:
+    """Rows that served no calibration, for the errors of single layers."""
+    return _first(context.splits.selection, _SENSITIVITY_ROWS)
+
+
+class Judge:
+    """Measures how far a network's outputs are from the original's, on rows held out of the calibration.
+
+    Nats where the outputs rank classes, else squared error relative to the original's.
+    """
+
+    def __init__(self, context: Context, rows: int) -> None:
+        self._context = context
+        self._rows = _affordable(context, _first(context.splits.selection, rows))
+        self._loss = make_loss(
+            "classes" if _goal(context) == "classes" else "outputs",
+            outputs_are(context.original),
+            distill=True,
+        )
+        with torch.inference_mode():
+            self._wanted = [context.original(*inputs) for inputs, _ in self._batches()]
+
+    def divergence(self, network: Network) -> float:
+        """The mean over the rows."""
+        total = 0.0
+        with torch.inference_mode():
+            for wanted, (inputs, _) in zip(self._wanted, self._batches(), strict=True):
+                positions = real_positions(network.inputs, inputs)
+                loss = self._loss(network(*inputs), wanted, None, positions)
+                total += float(loss) * len(inputs[0])
+        return total / max(1, sum(len(inputs[0]) for inputs, _ in self._batches()))
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to judge by."""
+        return bool(self._wanted)
+
+    def _batches(self) -> Iterable[Batch]:
+        return [] if self._rows is None else batches(self._context, self._rows)
+
+
+def sensitivity_judge(context: Context) -> Judge:
+    """For one layer's error."""
+    return Judge(context, _SENSITIVITY_ROWS)
+
+
+def candidate_judge(context: Context) -> Judge:
+    """For a whole candidate."""
+    return Judge(context, _JUDGED_ROWS)
+
+
+def _affordable(context: Context, rows: Examples | None) -> Examples | None:
+    """As many rows as have outputs that can be held."""
+    if rows is None:
+        return None
+    with torch.inference_mode():
+        [(inputs, _)] = itertools.islice(batches(context, rows), 1)
+        leaves = pytree.tree_leaves(context.original(*inputs))
+    held = sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor)) / len(inputs[0])
+    return rows.first(max(len(inputs[0]), int(_HELD_BYTES / held)))
+
+
+def batches(context: Context, rows: Examples) -> Iterable[Batch]:
+    """Rows in batches that the network takes: of its own length where that is fixed."""
+    fixed = context.original.batch_symbol is None
+    size = context.original.sizes()[0][0] if fixed else min(_BATCH, len(rows))
+    return rows.batches(size, whole=fixed)
+
+
+def _first(rows: Examples | None, count: int) -> Examples | None:
+    return rows.first(count) if rows is not None and len(rows) else None
+
+
+def _goal(context: Context) -> Goal:
+    ranks = context.task in (Task.CLASSIFICATION, Task.LANGUAGE_MODELING)
+    return "classes" if ranks or outputs_are(context.original) != "logits" else "values"
+
+
+def _folder(context: Context) -> Path:
+    return context.folder(Stage.PLAN) / "moments"
