@@ -53,7 +53,8 @@ def _groups(layers: Sequence[Layer], memory: int) -> Iterator[list[Layer]]:
     group: list[Layer] = []
     held = 0
     for layer in layers:
-        size = 8 * (layer.observed**2 + len(layer.matrix) ** 2)
+        inputs = layer.observed if layer.one_hot else layer.observed**2
+        size = 8 * (inputs + len(layer.matrix) ** 2)
         if group and held + size > memory:
             yield group
             group, held = [], 0
@@ -69,7 +70,7 @@ def _one_pass(
     frozen = network.copy()
     for parameter in frozen.module.parameters():
         parameter.requires_grad_(False)
-    moments = [Moments.empty(layer.observed) for layer in layers]
+    moments = [Moments.empty(layer.observed, one_hot=layer.one_hot, tied=layer.tied) for layer in layers]
     kind = outputs_are(network)
     generator = torch.Generator().manual_seed(0)
     taps: dict[str, list[tuple[Layer, Moments]]] = {}
@@ -104,8 +105,11 @@ class _Observer(Interpreter):
         value = super().run_node(n)
         for layer, moments in self._taps.get(n.name, ()):
             arguments = map_arg(surgery.arguments(n), self.env.__getitem__)
-            moments.see_inputs(self._some(self._real(layer.vectors(arguments))))
-            if value.is_floating_point():
+            moments.see_inputs(self._some(layer.vectors(arguments)))
+            transposed = layer.transposed_vectors(arguments)
+            if transposed is not None:
+                moments.see_outputs(self._some(transposed))
+            if value.is_floating_point() and not layer.tied:
                 value = value if value.requires_grad else value.detach().requires_grad_().clone()
                 value.register_hook(self._hook(layer, moments))
         return value
@@ -118,13 +122,14 @@ class _Observer(Interpreter):
 
     def _real(self, X: Tensor) -> Tensor:
         """The vectors that are not padding, where there is one for each position."""
-        if self._positions is None or len(X) != self._positions.numel():
+        if self._positions is None or X.ndim == 1 or len(X) != self._positions.numel():
             return X
         return X[self._positions.flatten()]
 
     def _some(self, X: Tensor) -> Tensor:
-        """All vectors, or as many of them as are worth their time."""
-        if len(X) <= _POSITIONS:
+        """The vectors that are not padding, or as many of them as are worth their time; counts are whole."""
+        X = self._real(X)
+        if X.ndim == 1 or len(X) <= _POSITIONS:
             return X
         return X[torch.randperm(len(X), generator=self._generator)[:_POSITIONS]]
 

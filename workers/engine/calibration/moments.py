@@ -24,8 +24,9 @@ _CLIP = 10.0  # a position's gradient counts between a tenth and ten times the m
 class Moments:
     """Sums over the positions seen so far. Float64, on the CPU.
 
-    inputs Σ x xᵀ (n, n) and their sum (n,) over `count` positions; outputs Σ g gᵀ (m, m) over `output_count`
-    positions, where g is the gradient at one position; None where none was taken.
+    inputs Σ x xᵀ (n, n), or its diagonal (n,) where the inputs are one-hot, and their sum (n,) over `count`
+    positions; outputs Σ g gᵀ (m, m) over `output_count` positions, where g is the gradient at one position,
+    or what a tied head multiplies (`tied`); None where nothing was seen.
     """
 
     inputs: Tensor
@@ -33,18 +34,25 @@ class Moments:
     count: int = 0
     outputs: Tensor | None = None
     output_count: int = 0
+    tied: bool = False
 
     @classmethod
-    def empty(cls, n: int) -> "Moments":
+    def empty(cls, n: int, *, one_hot: bool = False, tied: bool = False) -> "Moments":
         """Of a weight with n inputs."""
-        return cls(torch.zeros(n, n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64))
+        shape = (n,) if one_hot else (n, n)
+        zeros = torch.zeros(shape, dtype=torch.float64)
+        return cls(zeros, torch.zeros(n, dtype=torch.float64), tied=tied)
 
     def see_inputs(self, X: Tensor) -> None:
-        """Add vectors (positions, n)."""
+        """Add vectors (positions, n); of one-hot inputs how often each occurred, (n,)."""
         X = X.detach()
-        self.inputs += (X.T @ X).double().cpu()
-        self.total += X.sum(0).double().cpu()
-        self.count += len(X)
+        if X.ndim == 1:
+            self.inputs += X.double().cpu()
+            self.count += round(float(X.sum()))
+        else:
+            self.inputs += (X.T @ X).double().cpu()
+            self.total += X.sum(0).double().cpu()
+            self.count += len(X)
 
     def see_gradients(self, gradients: Tensor) -> None:
         """Add gradients (positions, m), those of outlying positions clipped."""
@@ -53,14 +61,19 @@ class Moments:
         if mean > 0:
             wanted = norms.clamp(mean / _CLIP, mean * _CLIP)
             gradients = gradients * (wanted / norms).where(norms > 0, 0.0)[:, None]
-        moment = (gradients.T @ gradients).double().cpu()
+        self.see_outputs(gradients)
+
+    def see_outputs(self, vectors: Tensor) -> None:
+        """Add vectors (positions, m) as they are."""
+        vectors = vectors.detach()
+        moment = (vectors.T @ vectors).double().cpu()
         self.outputs = moment if self.outputs is None else self.outputs + moment
-        self.output_count += len(gradients)
+        self.output_count += len(vectors)
 
     def save(self, path: Path) -> None:
         """Write to a .npz file."""
         outputs = np.empty((0, 0)) if self.outputs is None else self.outputs.numpy()
-        counts = np.array([self.count, self.output_count])
+        counts = np.array([self.count, self.output_count, self.tied])
         with path.open("wb") as file:
             np.savez(
                 file, counts=counts, inputs=self.inputs.numpy(), total=self.total.numpy(), outputs=outputs
@@ -70,10 +83,10 @@ class Moments:
     def load(cls, path: Path) -> "Moments":
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as stored:
-            count, output_count = map(int, stored["counts"])
+            count, output_count, tied = map(int, stored["counts"])
             outputs = torch.from_numpy(stored["outputs"]) if output_count else None
             inputs, total = torch.from_numpy(stored["inputs"]), torch.from_numpy(stored["total"])
-        return cls(inputs, total, count, outputs, output_count)
+        return cls(inputs, total, count, outputs, output_count, bool(tied))
 
 
 def weighting(moments: Moments, sides: Sides, *, centred: bool) -> Weighting:
@@ -85,22 +98,26 @@ def weighting(moments: Moments, sides: Sides, *, centred: bool) -> Weighting:
     if sides == "none" or moments.count == 0:
         return PLAIN
     warnings: list[str] = []
-    mean = moments.total / moments.count
-    raw = moments.inputs / moments.count
-    spread = raw - torch.outer(mean, mean) if centred else raw
-    amount = _shrinkage(_SHRINK_INPUTS, len(raw), moments.count)
-    # Shrunk toward the scale of the uncentred moment: inputs that hardly vary still count.
-    identity = raw.trace() / len(raw) * torch.eye(len(raw), dtype=raw.dtype)
-    right = _root((1.0 - amount) * spread + amount * identity, "inputs", warnings)
-    if moments.count < len(raw):
+    mean = moments.total / moments.count if centred else None
+    right = _right(moments, mean, warnings)
+    left = None
+    if moments.outputs is not None and (moments.tied or sides == "two_sided"):
+        left = _left(moments.outputs / moments.output_count, moments.output_count, warnings)
+    return Weighting(right, left, mean, tuple(warnings))
+
+
+def _right(moments: Moments, mean: Tensor | None, warnings: list[str]) -> Root:
+    raw, n = moments.inputs / moments.count, len(moments.inputs)
+    spread = raw if mean is None else raw - torch.outer(mean, mean)
+    amount = _shrinkage(_SHRINK_INPUTS, n, moments.count)
+    if moments.count < n:
         warnings.append(
-            f"calibrated on {moments.count} positions for {len(raw)} inputs: "
+            f"calibrated on {moments.count} positions for {n} inputs: "
             f"their second moment is singular and was shrunk by {amount:.2f}"
         )
-    left = None
-    if sides == "two_sided" and moments.outputs is not None:
-        left = _left(moments.outputs / moments.output_count, moments.output_count, warnings)
-    return Weighting(right, left, mean if centred else None, tuple(warnings))
+    # Shrunk toward the scale of the uncentred moment: inputs that hardly vary still count.
+    identity = raw.mean().expand(n) if raw.ndim == 1 else torch.eye(n, dtype=raw.dtype) * raw.trace() / n
+    return _root((1.0 - amount) * spread + amount * identity, "inputs", warnings)
 
 
 def _left(G: Tensor, count: int, warnings: list[str]) -> Root:

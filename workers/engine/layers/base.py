@@ -162,6 +162,11 @@ class Layer(ABC):
         raise NotImplementedError(f"nothing is observed of a {self.kind} layer")
 
     @property
+    def tied(self) -> bool:
+        """Whether some calls multiply by Wᵀ: what they multiply then stands in for gradients."""
+        return False
+
+    @property
     def takes_mean(self) -> bool:
         """Whether a change of the mean output can be taken up: every call adds a bias that is its own."""
         return all(site.bias is not None and len(site.bias.users) == 1 for site in self.sites)

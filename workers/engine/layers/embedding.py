@@ -63,6 +63,11 @@ class EmbeddingLayer(MatrixLayer):
         return form.parameters < self.parameters and (self.macs == 0 or form.macs < self.macs)
 
     @property
+    def tied(self) -> bool:
+        """Whether there is a head."""
+        return any(not is_lookup(site) for site in self.sites)
+
+    @property
     def takes_mean(self) -> bool:
         """Never: a mean of one-hot vectors says nothing that the frequencies do not."""
         return False

@@ -65,9 +65,9 @@ def _with(frozen: Network, tensors: Substitute, divergence: Callable[[Network], 
 
 
 def _swap(network: Network, tensors: Mapping[str, torch.Tensor]) -> Substitute:
-    before = {}
+    """Put values in and return those that were there; tied weights may have several paths."""
+    stored = {path: surgery.stored(network.module, path) for path in tensors}
+    before = {path: tensor.detach().clone() for path, tensor in stored.items()}
     for path, tensor in tensors.items():
-        stored = surgery.stored(network.module, path)
-        before[path] = stored.detach().clone()
-        stored.data.copy_(tensor)
+        stored[path].data.copy_(tensor)
     return before

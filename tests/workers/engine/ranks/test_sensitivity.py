@@ -1,0 +1,52 @@
+"""A layer's sensitivity is what its error does to the whole network."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from tests.workers.engine.networks import seeded, vector_network
+from workers.engine.graph.network import Network
+from workers.engine.layers.find import find
+from workers.engine.ranks.selection import Rules
+from workers.engine.ranks.sensitivity import sensitivities
+
+SVD = Rules(frozenset({"svd"}))
+
+
+def _network() -> Network:
+    seeded()
+    return vector_network(nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16)), 16)
+
+
+def _divergence(network: Network) -> Callable[[Network], float]:
+    x = torch.randn(32, 16, generator=torch.Generator().manual_seed(0))
+    wanted = network(x).detach()
+    return lambda other: float((other(x) - wanted).square().mean())
+
+
+def test_a_layer_that_nothing_depends_on_does_not_matter_and_the_network_is_untouched() -> None:
+    network = _network()
+    with torch.no_grad():
+        network.module.get_parameter("1.weight").zero_()
+    before = {name: value.clone() for name, value in network.module.state_dict().items()}
+    found = sensitivities(network, find(network.copy()), SVD, _divergence(network))
+    assert found["0"] == 0.0
+    assert all(torch.equal(value, before[name]) for name, value in network.module.state_dict().items())
+
+
+def test_the_last_layers_sensitivity_is_its_output_errors_share() -> None:
+    """With white inputs the squared error of the output is ‖W − Ŵ‖², whatever Ŵ."""
+    network = _network()
+    with torch.no_grad():
+        network.module.get_parameter("0.weight").copy_(torch.eye(16))
+        network.module.get_parameter("0.bias").zero_()
+    found = sensitivities(network, find(network.copy()), SVD, _divergence(network))
+    energy = float(network.module.get_parameter("1.weight").square().sum()) / 16
+    assert 0.5 * energy < found["1"] < 2.0 * energy
+
+
+def test_layers_without_a_cheaper_form_are_left_out() -> None:
+    network = vector_network(nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 1)), 16)
+    found = sensitivities(network, find(network.copy()), SVD, _divergence(network))
+    assert set(found) == {"0"}
