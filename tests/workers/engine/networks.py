@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from workers.engine.formats import pt2
 from workers.engine.graph.network import Dimension, Input, Network, trace
@@ -157,4 +158,42 @@ class TiedTokens(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         out: Tensor = self.head(torch.tanh(self.embedding(ids)))
+        return out
+
+
+class Attention(nn.Module):
+    """Attention with projections of their own for queries, keys and values: to a context where one is given,
+    else to itself. `masked` leaves some queries nothing to see."""
+
+    def __init__(self, width: int, heads: int, *, bias: bool = True, masked: bool = False) -> None:
+        super().__init__()
+        self.heads = heads
+        self.masked = masked
+        self.q, self.k, self.v, self.o = (nn.Linear(width, width, bias=bias) for _ in range(4))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        source = x if context is None else context
+        q, k, v = (self.split(values) for values in (self.q(x), self.k(source), self.v(source)))
+        mask = (x.mean(-1) > 0)[:, None, :, None] if self.masked else None
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out: Tensor = self.o(mixed.transpose(1, 2).contiguous().view(*x.shape[:2], -1))
+        return out
+
+    def split(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+class FusedAttention(nn.Module):
+    """Causal self-attention with one projection for queries, keys and values."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.o = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        out: Tensor = self.o(mixed.transpose(1, 2).flatten(2))
         return out

@@ -72,6 +72,21 @@ def recall(module: GraphModule, node: Node, **changed: Any) -> Node:
     )
 
 
+def update(node: Node, **changed: Any) -> None:
+    """Change keyword arguments of a call in place."""
+    for name, value in changed.items():
+        node.update_kwarg(name, value)
+
+
+def loosen(node: Node) -> None:
+    """Turn the views of a node into reshapes, which copy where the node's strides have come to demand it."""
+    for user in node.users:
+        if user.target is torch.ops.aten.view.default:
+            user.target = torch.ops.aten.reshape.default
+        if getattr(user.target, "is_view", False):
+            loosen(user)
+
+
 def replace(module: GraphModule, node: Node, build: Callable[[], Node]) -> None:
     """Put the nodes that `build` inserts in the place of `node`."""
     with module.graph.inserting_before(node):

@@ -15,6 +15,7 @@ from workers.engine.layers.conv import KernelConvLayer
 from workers.engine.layers.dense import DenseLayer, GroupedConvLayer, RecurrentLayer
 from workers.engine.layers.embedding import EmbeddingLayer
 from workers.engine.layers.matrix import AddmmLayer, LinearLayer, MatmulLayer, PointwiseConvLayer
+from workers.engine.layers.pairs import paired
 from workers.engine.measure import cost
 
 aten = torch.ops.aten
@@ -44,10 +45,11 @@ Storage = tuple[
 ]  # first byte, shape, strides: equal for weights that are tied
 
 
-def find(network: Network) -> list[Layer]:
+def find(network: Network, *, joint: bool = False) -> list[Layer]:
     """Every weight that calls multiply by, in the order of the graph's first use; tied weights are one layer.
 
-    The layers refer to the network's own graph: their factorizations edit it in place.
+    With `joint`, two linear layers that meet in an attention are one layer too (see `pairs`). The layers
+    refer to the network's own graph: their factorizations edit it in place.
     """
     counted, sizes = cost.count(network).macs_by_node, shapes(network)
     reads = _reads(network.module)
@@ -61,7 +63,7 @@ def find(network: Network) -> list[Layer]:
             if storage not in done:
                 done.add(storage)
                 layers.append(_layer(network.module, reads[storage], sizes, counted))
-    return layers
+    return paired(layers) if joint else layers
 
 
 def _weight(module: GraphModule, node: Node) -> Node | None:
