@@ -6,8 +6,9 @@ from app.contract.base import Contract
 class ArrayInfo(Contract):
     """A named array. A dimension that may vary is a string (its symbol) instead of a number.
 
-    `minimum` and `maximum` are those of the stored values, given for arrays of data sets. Targets of whole
-    numbers may hold −100, which marks what is ignored: `ignored` counts it, and the range leaves it out.
+    `minimum` and `maximum` are those of a data set's values. Targets of whole numbers may hold −100, which
+    marks what is ignored: `ignored` counts it, and the range leaves it out. Of a model's input they are the
+    least and the largest index, where it holds indices into a table.
     """
 
     name: str

@@ -30,9 +30,9 @@ def resolve(spec: JobSpec, model: ModelSummary, data: Mapping[str, DatasetSummar
         )
     task = spec.task or _default_task(data)
     for role, summary in data.items():
-        _check_rows(f"data.{role}", summary)
-        _check_inputs(f"data.{role}", model, summary)
-        _check_target(f"data.{role}", task, model, summary)
+        _check_rows(f"data.{role}", task, summary)
+        lengths = _check_inputs(f"data.{role}", model, summary)
+        _check_target(f"data.{role}", task, _with_lengths(model.outputs[0], lengths), summary)
     if task is not Task.NONE and not data:
         raise Unprocessable(
             "data_missing",
@@ -52,8 +52,9 @@ def _default_task(data: Mapping[str, DatasetSummary]) -> Task:
     return Task.NONE
 
 
-def _check_rows(field: str, data: DatasetSummary) -> None:
-    """Train data is split into parts that fit, calibrate and select: each needs rows."""
+def _check_rows(field: str, task: Task, data: DatasetSummary) -> None:
+    """Train data is split into parts that fit, calibrate and select: each needs rows. A mean needs two to
+    have a confidence interval."""
     if field == "data.train" and data.rows < LEAST_TRAIN_ROWS:
         raise Unprocessable(
             "dataset_too_small",
@@ -61,17 +62,29 @@ def _check_rows(field: str, data: DatasetSummary) -> None:
             hint="Add rows, or leave out `data.train`.",
             field=field,
         )
+    if task in (Task.REGRESSION, Task.LANGUAGE_MODELING) and data.rows < 2:
+        raise Unprocessable(
+            "dataset_too_small",
+            f"The metric of {task} on one row has no confidence interval.",
+            hint="Add rows, or ask for the task `none`.",
+            field=field,
+        )
 
 
-def _check_inputs(field: str, model: ModelSummary, data: DatasetSummary) -> None:
+def _check_inputs(field: str, model: ModelSummary, data: DatasetSummary) -> dict[str, int]:
+    """The lengths that the data gives to the model's variable axes."""
     arrays = [array for array in data.arrays if array.name != TARGET]
     if len(model.inputs) == 1 and len(arrays) == 1:
         pairs = [(model.inputs[0], arrays[0])]
     else:
         pairs = _by_name(field, model.inputs, arrays)
+    lengths: dict[str, int] = {}
     for expected, array in pairs:
         _check_dtype(field, expected, array)
-        _check_shape(field, expected, array)
+        _check_shape(field, _with_lengths(expected, lengths), array)
+        _check_range(field, expected, array)
+        lengths |= _lengths(expected, array)
+    return lengths
 
 
 def _by_name(
@@ -112,7 +125,21 @@ def _check_shape(field: str, expected: ArrayInfo, array: ArrayInfo) -> None:
         )
 
 
-def _check_target(field: str, task: Task, model: ModelSummary, data: DatasetSummary) -> None:
+def _check_range(field: str, expected: ArrayInfo, array: ArrayInfo) -> None:
+    least, most = expected.minimum, expected.maximum
+    if least is None or most is None or array.minimum is None or array.maximum is None:
+        return
+    if array.minimum < least or array.maximum > most:
+        raise Unprocessable(
+            "input_out_of_range",
+            f"The array {array.name} holds {array.minimum:.0f} … {array.maximum:.0f}; "
+            f"the model's input {expected.name} takes {least:.0f} … {most:.0f}.",
+            hint="These are indices into a table of the model: check the tokenizer or the encoding.",
+            field=field,
+        )
+
+
+def _check_target(field: str, task: Task, output: ArrayInfo, data: DatasetSummary) -> None:
     if task is Task.NONE:
         return
     target = _target(data)
@@ -127,10 +154,10 @@ def _check_target(field: str, task: Task, model: ModelSummary, data: DatasetSumm
     if _kind(target.dtype) != wanted:
         detail = f"The task {task} takes a target of {wanted} numbers; this one is {target.dtype}."
         raise Unprocessable("wrong_target", detail, hint="Convert it and upload again.", field=field)
-    _check_output(task, model.outputs[0])
-    _check_target_shape(field, task, model.outputs[0], target)
+    _check_output(task, output)
+    _check_target_shape(field, task, output, target)
     if task is not Task.REGRESSION:
-        _check_labels(field, model.outputs[0], target)
+        _check_labels(field, output, target)
 
 
 def _check_output(task: Task, output: ArrayInfo) -> None:
@@ -174,6 +201,17 @@ def _kind(dtype: str) -> str:
         if dtype.startswith(prefixes):
             return kind
     return dtype
+
+
+def _lengths(expected: ArrayInfo, array: ArrayInfo) -> dict[str, int]:
+    pairs = zip(expected.shape[1:], array.shape[1:], strict=True)
+    return {axis: length for axis, length in pairs if isinstance(axis, str) and isinstance(length, int)}
+
+
+def _with_lengths(info: ArrayInfo, lengths: Mapping[str, int]) -> ArrayInfo:
+    """The same array with the known ones of its variable axes as numbers."""
+    axes = [lengths.get(axis, axis) if isinstance(axis, str) else axis for axis in info.shape]
+    return info.model_copy(update={"shape": axes})
 
 
 def _agree(wanted: list[int | str], given: list[int | str]) -> bool:

@@ -64,7 +64,7 @@ def finetune(
     torch.manual_seed(schedule.seed)
     run = _Run(student, teacher, examples, schedule, loss, advance)
     for _ in range(schedule.epochs):
-        set_training(student.module, True)
+        set_training(student.module, True, batch_norm=schedule.batch_size > 1)
         run.epoch()
         set_training(student.module, False)
         run.mark(judge(student))

@@ -1,7 +1,6 @@
 """What the calibration rows say, between the stages: gathered once, read by every stage that weighs
 errors."""
 
-import itertools
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -128,11 +127,12 @@ def candidate_judge(context: Context) -> Judge:
 
 
 def _affordable(context: Context, rows: Examples | None) -> Examples | None:
-    """As many rows as have outputs that can be held."""
-    if rows is None:
+    """As many rows as have outputs that can be held; none where they fill no batch."""
+    first = None if rows is None else next(iter(batches(context, rows)), None)
+    if rows is None or first is None:
         return None
+    inputs, _ = first
     with torch.inference_mode():
-        [(inputs, _)] = itertools.islice(batches(context, rows), 1)
         leaves = pytree.tree_leaves(context.original(*inputs))
     held = sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor)) / len(inputs[0])
     return rows.first(max(len(inputs[0]), int(_HELD_BYTES / held)))
@@ -141,7 +141,7 @@ def _affordable(context: Context, rows: Examples | None) -> Examples | None:
 def batches(context: Context, rows: Examples) -> Iterable[Batch]:
     """Rows in batches that the network takes: of its own length where that is fixed."""
     fixed = context.original.batch_symbol is None
-    size = context.original.sizes()[0][0] if fixed else min(_BATCH, len(rows))
+    size = context.original.batch_size(min(_BATCH, len(rows)))
     return rows.batches(size, whole=fixed)
 
 

@@ -32,6 +32,11 @@ def run(context: Context) -> None:
     if examples is None or asked.epochs == 0:
         return
     schedule = _schedule(context, examples, asked)
+    if not schedule.steps(len(examples)):
+        context.notice(
+            "not_finetuned", f"{len(examples)} rows to train on fill no batch of {schedule.batch_size}."
+        )
+        return
     names = [f"candidate-{index}" for index in range(_candidates(context))]
     if _metric_exists(context):
         names.append(CONTROL)
@@ -62,8 +67,7 @@ def _metric_exists(context: Context) -> bool:
 
 
 def _schedule(context: Context, examples: Examples, asked: Finetune) -> finetune.Schedule:
-    fixed = context.original.batch_symbol is None
-    batch = context.original.sizes()[0][0] if fixed else min(asked.batch_size, len(examples))
+    batch = context.original.batch_size(min(asked.batch_size, len(examples)))
     return finetune.Schedule(asked.epochs, asked.learning_rate, batch, context.spec.seed)
 
 
@@ -103,7 +107,7 @@ def _judge(context: Context) -> Callable[[Network], float | None]:
     examples = context.splits.selection
 
     def value(network: Network) -> float | None:
-        if examples is None or not len(examples):
+        if examples is None or not judge.judgeable(context, examples):
             return None
         predicted = judge.outputs(network, examples, context.device)
         found = judge.metric(context, predicted, examples)

@@ -10,15 +10,18 @@ from app.contract.status import Stage
 from app.contract.summary import ArrayInfo, DatasetSummary, LayerInfo, ModelSummary
 from workers.engine.errors import EngineError
 from workers.engine.formats import arrays
+from workers.engine.graph.indices import table_lengths
 from workers.engine.graph.network import Input, Network
 from workers.engine.layers.base import Layer
 from workers.engine.layers.find import find
 from workers.engine.measure import cost
+from workers.stages import trial
 from workers.stages.context import Context, read_model, save
 
 
 def run(context: Context) -> None:
     """The job's first stage: the model as this job sees it."""
+    trial.run(context)
     summary = describe(context.original)
     for operator in cost.count(context.original).uncounted:
         context.notice(
@@ -55,9 +58,9 @@ def dataset(path: Path, stored_as: str) -> DatasetSummary:
 
 def describe(network: Network) -> ModelSummary:
     """A network's signature, layers and cost."""
-    counted = cost.count(network)
+    counted, tables = cost.count(network), table_lengths(network)
     return ModelSummary(
-        inputs=[_input(spec) for spec in network.inputs],
+        inputs=[_input(spec, tables.get(spec.name)) for spec in network.inputs],
         outputs=_outputs(network),
         parameters=counted.parameters,
         macs=counted.macs,
@@ -80,9 +83,15 @@ def _layer(layer: Layer) -> LayerInfo:
     )
 
 
-def _input(spec: Input) -> ArrayInfo:
-    shape = [axis if isinstance(axis, int) else axis.symbol for axis in spec.shape]
-    return ArrayInfo(name=spec.name, dtype=dtype_name(spec.dtype), shape=shape)
+def _input(spec: Input, table: int | None) -> ArrayInfo:
+    """`table` is the length of the table that the input indexes, if it does."""
+    return ArrayInfo(
+        name=spec.name,
+        dtype=dtype_name(spec.dtype),
+        shape=[axis if isinstance(axis, int) else axis.symbol for axis in spec.shape],
+        minimum=None if table is None else 0,
+        maximum=None if table is None else table - 1,
+    )
 
 
 def _outputs(network: Network) -> list[ArrayInfo]:

@@ -5,7 +5,6 @@ from typing import get_args
 from torch import Tensor
 
 from app.contract.report import Metric
-from app.contract.spec import Task
 from workers.engine.data import Examples
 from workers.engine.graph.network import Network
 from workers.engine.graph.outputs import outputs_are
@@ -24,14 +23,27 @@ def outputs(network: Network, examples: Examples, device: str = "cpu") -> Tensor
 
 def metric(context: Context, predicted: Tensor, examples: Examples) -> Metric | None:
     """The job's metric of predictions; None where there is no task, or nothing to compare with."""
-    if context.task is Task.NONE or examples.target is None:
+    task = _task(context)
+    if task is None or examples.target is None:
         return None
-    name = next(literal for literal in get_args(quality.Task) if literal == context.task.value)
     kind, positions = outputs_are(context.original), real_positions(context.original.inputs, examples.inputs)
-    measured = quality.evaluate(predicted, _tensor(examples), name, kind, positions)
+    measured = quality.evaluate(predicted, _tensor(examples), task, kind, positions)
     return Metric(
         name=measured.name, value=measured.value, n=measured.n, ci95=measured.ci95, also=measured.also
     )
+
+
+def judgeable(context: Context, examples: Examples) -> bool:
+    """Whether the job has a metric, and the examples enough targets that count."""
+    task = _task(context)
+    if task is None or examples.target is None:
+        return False
+    positions = real_positions(context.original.inputs, examples.inputs)
+    return quality.judgeable(_tensor(examples), task, positions)
+
+
+def _task(context: Context) -> quality.Task | None:
+    return next((task for task in get_args(quality.Task) if task == context.task.value), None)
 
 
 def _tensor(examples: Examples) -> Tensor:

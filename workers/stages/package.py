@@ -37,10 +37,9 @@ def run(context: Context) -> None:
 
 def _expectation(context: Context, network: Network) -> tuple[Path, Path]:
     """Files with a few inputs, and what the network in memory makes of them."""
-    fixed = network.batch_symbol is None
-    rows = network.sizes()[0][0] if fixed else _ROWS
     examples = context.splits.test or noise(context)
-    inputs, _ = next(examples.batches(rows))
+    rows = np.resize(np.arange(len(examples)), network.batch_size(min(_ROWS, len(examples))))
+    inputs, _ = next(examples.batches(len(rows), rows=rows))
     with torch.inference_mode():
         output = network(*inputs)
     outputs = [output] if isinstance(output, torch.Tensor) else list(output)

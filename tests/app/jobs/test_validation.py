@@ -53,6 +53,53 @@ def test_train_data_too_small_to_split_is_refused_and_a_small_test_set_is_not() 
     assert _resolve([IMAGES, LABELS], rows=9, role="test").task is Task.CLASSIFICATION
 
 
+@pytest.mark.parametrize("task", ["regression", "language-modeling"])
+@pytest.mark.parametrize("role", ["train", "test"])
+def test_a_mean_of_one_row_has_no_interval(task: str, role: str) -> None:
+    assert _refused([IMAGES, LABELS], rows=1, role=role, task=task) == ("dataset_too_small", f"data.{role}")
+    assert _resolve([IMAGES, LABELS], rows=1, role="test").task is Task.CLASSIFICATION
+
+
+SENTENCES = [_array("ids", "int64", 40, 8), _array("target", "int64", 40, 8, minimum=0, maximum=99)]
+VALUES = [IMAGES, _array("target", "float32", 40, 10)]
+
+
+@pytest.mark.parametrize("roles", [(), ("train",), ("test",), ("train", "test")])
+@pytest.mark.parametrize(
+    ("task", "arrays"),
+    [
+        ("classification", [IMAGES, LABELS]),
+        ("regression", VALUES),
+        ("language-modeling", SENTENCES),
+        ("none", [IMAGES]),
+    ],
+)
+def test_every_task_takes_whatever_data_there_is(
+    task: str, arrays: list[Document], roles: tuple[str, ...]
+) -> None:
+    model = LANGUAGE if task == "language-modeling" else {}
+    data = {role: DatasetSummary.model_validate({"rows": 40, "arrays": arrays}) for role in roles}
+    spec = JobSpec.model_validate({"model": MODEL, "task": task})
+    summary = ModelSummary.model_validate(MODEL_SUMMARY | model)
+    if roles or task == "none":
+        assert resolve(spec, summary, data).task == task
+    else:
+        with pytest.raises(Unprocessable) as caught:
+            resolve(spec, summary, data)
+        assert (caught.value.problem.code, caught.value.problem.field) == ("data_missing", "data")
+
+
+def test_a_target_in_one_data_set_does_not_serve_the_other() -> None:
+    data = {
+        role: DatasetSummary.model_validate({"rows": 40, "arrays": arrays})
+        for role, arrays in {"train": [IMAGES, LABELS], "test": [IMAGES]}.items()
+    }
+    spec = JobSpec.model_validate({"model": MODEL})
+    with pytest.raises(Unprocessable) as caught:
+        resolve(spec, ModelSummary.model_validate(MODEL_SUMMARY), data)
+    assert (caught.value.problem.code, caught.value.problem.field) == ("target_missing", "data.test")
+
+
 def test_without_data_there_is_no_task() -> None:
     assert _resolve().task is Task.NONE
 
@@ -108,6 +155,26 @@ def test_several_inputs_are_matched_by_name() -> None:
 )
 def test_a_wrong_input_name_is_refused(arrays: list[Document], code: str) -> None:
     assert _refused(arrays, TWO_INPUTS) == (code, "data.train")
+
+
+def test_inputs_and_targets_share_the_lengths_that_vary() -> None:
+    model = LANGUAGE | {"inputs": [_array("ids", "int64", "n", "t"), _array("mask", "int64", "n", "t")]}
+    ids, target = _array("ids", "int64", 40, 8), _array("target", "int64", 40, 8, minimum=0, maximum=99)
+    arrays = [ids, _array("mask", "int64", 40, 8), target]
+    assert _resolve(arrays, model, task="language-modeling").task is Task.LANGUAGE_MODELING
+    arrays[1]["shape"] = [40, 9]
+    assert _refused(arrays, model, task="language-modeling") == ("wrong_shape", "data.train")
+    arrays[1]["shape"], target["shape"] = [40, 8], [40, 9]
+    assert _refused(arrays, model, task="language-modeling") == ("wrong_target", "data.train")
+
+
+@pytest.mark.parametrize(("least", "most"), [(-1, 99), (0, 100)])
+def test_indices_outside_of_the_table_are_refused(least: int, most: int) -> None:
+    model = {"inputs": [_array("ids", "int64", "n", 8, minimum=0, maximum=99)]}
+    fitting = _array("tokens", "int32", 40, 8, minimum=0, maximum=99)
+    assert _resolve([fitting], model).task is Task.NONE
+    outside = fitting | {"minimum": least, "maximum": most}
+    assert _refused([outside], model) == ("input_out_of_range", "data.train")
 
 
 def test_an_array_too_many_is_refused() -> None:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from tests.workers.engine.networks import Convolutional, image_network, seeded
+from tests.workers.engine.networks import BATCH, Convolutional, image_network, seeded, vector_network
 from workers.engine.data import Examples
 from workers.engine.errors import EngineError
 from workers.engine.finetune import Point, Schedule, finetune
-from workers.engine.graph.network import Network
+from workers.engine.graph.network import Input, Network, trace
 from workers.engine.losses import make_loss
 
 
@@ -81,6 +81,57 @@ def test_a_loss_that_is_no_number_ends_it_with_the_way_out() -> None:
             advance=lambda _done, _of: None,
         )
     assert (raised.value.code, raised.value.field) == ("training_diverged", "finetune.learning_rate")
+
+
+def test_a_batch_of_one_row_leaves_the_running_statistics_alone() -> None:
+    seeded()
+    network = vector_network(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)), 4)
+    teacher, before = network.copy(), network.module.get_buffer("1.running_var").clone()
+    finetune(
+        network,
+        teacher,
+        Examples(
+            (np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32),), None, (torch.float32,)
+        ),
+        Schedule(1, 1e-3, 1, 0),
+        make_loss("outputs", "logits", distill=True),
+        judge=lambda _: None,
+        advance=lambda _done, _of: None,
+    )
+    assert torch.equal(network.module.get_buffer("1.running_var"), before)
+    assert all(parameter.isfinite().all() for parameter in network.module.parameters())
+
+
+class _Padded(nn.Module):
+    """Scores for every position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 5)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.table(ids * mask)
+        return scores
+
+
+def test_what_a_mask_marks_as_padding_teaches_nothing() -> None:
+    seeded()
+    student = trace(_Padded().eval(), [Input(name, torch.int64, (BATCH, 3)) for name in ("ids", "mask")])
+    teacher, before = student.copy(), student.module.get_parameter("table.weight").detach().clone()
+    with torch.no_grad():
+        teacher.module.get_parameter("table.weight").normal_()
+    ids, mask = np.full((8, 3), 4), np.tile([1, 1, 0], (8, 1))
+    finetune(
+        student,
+        teacher,
+        Examples((ids, mask), None, (torch.int64, torch.int64)),
+        Schedule(2, 1e-2, 4, 0),
+        make_loss("classes", "logits", distill=True),
+        judge=lambda _: None,
+        advance=lambda _done, _of: None,
+    )
+    changed = (student.module.get_parameter("table.weight") != before).any(1)
+    assert changed.nonzero().flatten().tolist() == [4]  # padding would have looked up row 0
 
 
 def test_dropout_is_active_while_training_and_off_afterwards() -> None:

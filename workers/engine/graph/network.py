@@ -68,6 +68,12 @@ class Network:
         firsts = (spec.shape[0] for spec in self.inputs if spec.shape)
         return next((axis.symbol for axis in firsts if isinstance(axis, Dimension)), None)
 
+    def batch_size(self, wanted: int) -> int:
+        """The batch nearest to `wanted` that the network takes: its own where it was exported with one."""
+        firsts = [spec.shape[0] for spec in self.inputs if spec.shape]
+        axis = next((axis for axis in firsts if isinstance(axis, Dimension)), firsts[0])
+        return _bounded(axis, wanted) if isinstance(axis, Dimension) else axis
+
     def sizes(self, batch: int = 1) -> tuple[tuple[int, ...], ...]:
         """The shape of every input for that batch; other variable axes have their example's length."""
         lengths = {self.batch_symbol: batch}

@@ -131,15 +131,17 @@ _TRAINING_ARGUMENT = {
 }
 
 
-def set_training(module: GraphModule, training: bool) -> None:
+def set_training(module: GraphModule, training: bool, *, batch_norm: bool = True) -> None:
     """Flip the operators that behave differently in training; `GraphModule.train()` cannot.
 
     Scans become plain loops while training: they compute the same, and autograd goes through them faster.
+    Without `batch_norm`, BatchNorms keep to their running statistics: batches of one row have no variance.
     """
     for node in module.graph.nodes:
         position = _TRAINING_ARGUMENT.get(node.target)
         if position is not None:
-            node.update_arg(position, training)
+            frozen = node.target is torch.ops.aten.batch_norm.default and not batch_norm
+            node.update_arg(position, training and not frozen)
         if node.target in (SCAN, loop):
             node.target = loop if training else SCAN
     module.recompile()

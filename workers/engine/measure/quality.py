@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from workers.engine.data import IGNORED_LABEL
 from workers.engine.errors import EngineError
-from workers.engine.graph.network import Dimension, Network
+from workers.engine.graph.network import Network
 from workers.engine.graph.outputs import OutputKind
 from workers.engine.measure.chunks import row_chunks
 from workers.engine.padding import has_positions
@@ -44,8 +44,8 @@ def predict(
     """The network's first output for every row of `arrays`, in order, on the CPU.
 
     `arrays` has one array for each input, in the order of `network.inputs`, rows first; values are cast to
-    the input's dtype and moved to `device`, where the network's weights lie already. A network exported with
-    a fixed batch gets batches of that length, the last one filled up with repeated rows.
+    the input's dtype and moved to `device`, where the network's weights lie already. A network exported for
+    certain batches gets those, the last one filled up with repeated rows.
     Raises `EngineError` (`outputs_without_rows`) where the first output has not one row for each example.
     """
     with torch.inference_mode():
@@ -88,6 +88,20 @@ def evaluate(
     return metric
 
 
+def judgeable(targets: Tensor, task: Task, positions: Tensor | None = None) -> bool:
+    """Whether so many of the targets count that `evaluate` has something to average, and an interval.
+
+    Shapes as in `evaluate`: a label of −100 does not count, nor one at a false position.
+    """
+    if task == "regression":
+        return len(targets) > 1
+    counts = targets != IGNORED_LABEL
+    if positions is not None and counts.shape == positions.shape:
+        counts = counts & positions
+    rows = int(counts.reshape(len(counts), -1).any(1).count_nonzero())
+    return rows > (0 if task == "classification" else 1)
+
+
 def wilson(successes: int, n: int) -> tuple[float, float]:
     """The 95 % score interval of a proportion (Wilson 1927); always inside [0, 1]."""
     p, z2 = successes / n, _Z95**2
@@ -100,15 +114,14 @@ def _batches(
     network: Network, arrays: Mapping[str, NDArray[np.generic]], batch_size: int, device: torch.device
 ) -> Iterator[tuple[int, list[Tensor]]]:
     """Batches in order, each with the number of its rows that are real."""
-    fixed = network.inputs[0].shape[0]
-    step = batch_size if isinstance(fixed, Dimension) else fixed
+    step = network.batch_size(batch_size)
     for start in range(0, len(next(iter(arrays.values()))), step):
         batch = [
             torch.as_tensor(np.ascontiguousarray(array[start : start + step])).to(device, spec.dtype)
             for array, spec in zip(arrays.values(), network.inputs, strict=True)
         ]
         rows = len(batch[0])
-        missing = 0 if isinstance(fixed, Dimension) else step - rows
+        missing = network.batch_size(rows) - rows
         yield rows, [torch.cat([rows_, rows_[-1:].expand(missing, *rows_.shape[1:])]) for rows_ in batch]
 
 

@@ -17,6 +17,21 @@ def test_the_batch_is_the_first_first_axis_that_varies() -> None:
     assert network_of((), (4, length)).batch_symbol is None
 
 
+def test_the_batch_is_as_wanted_within_what_the_network_takes() -> None:
+    batch = Dimension("b", minimum=4, maximum=32)
+    assert [network_of((batch, 3)).batch_size(wanted) for wanted in (1, 8, 64)] == [4, 8, 32]
+    assert network_of((5,), (batch, 3)).batch_size(64) == 32
+    assert network_of((6, 3)).batch_size(64) == 6
+
+
+def test_examples_of_a_mask_are_ones() -> None:
+    inputs = (Input("ids", torch.int64, (Dimension("b"), 3)), Input("mask", torch.bool, (Dimension("b"), 3)))
+    ids, mask = Network(torch.fx.symbolic_trace(nn.Identity()), inputs).examples(2)
+    assert not ids.any()
+    assert mask.all()
+    assert mask.dtype is torch.bool
+
+
 def test_sizes_put_the_batch_as_asked_and_other_axes_at_their_example() -> None:
     batch, length = Dimension("b", minimum=2, example=9), Dimension("t", example=7)
     network = network_of((batch, length, 3), (length, batch), (5,))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from workers.engine.errors import EngineError
 from workers.engine.graph.network import Dimension, Input, trace
 from workers.engine.graph.outputs import OutputKind
-from workers.engine.measure.quality import Task, evaluate, predict, wilson
+from workers.engine.measure.quality import Task, evaluate, judgeable, predict, wilson
 
 BATCH = Dimension("batch")
 
@@ -42,6 +42,12 @@ def test_a_fixed_batch_is_filled_up_and_cut_again() -> None:
     network = trace(nn.Flatten(), [Input("x", torch.float32, (4, 2, 1))])
     rows = np.arange(12.0).reshape(6, 2, 1)
     assert torch.equal(predict(network, {"x": rows}, 100), torch.arange(12.0).reshape(6, 2))
+
+
+def test_a_batch_is_kept_within_what_the_network_takes() -> None:
+    network = trace(nn.Flatten(), [Input("x", torch.float32, (Dimension("batch", 3, 4), 2, 1))])
+    rows = np.arange(18.0).reshape(9, 2, 1)
+    assert torch.equal(predict(network, {"x": rows}, 100), torch.arange(18.0).reshape(9, 2))
 
 
 def test_outputs_without_a_row_for_each_example_are_refused() -> None:
@@ -171,6 +177,27 @@ def test_errors_at_padded_positions_do_not_count() -> None:
     centre = torch.stack([targets[:, t][real[:, t]].mean(0) for t in range(3)])
     spread = (targets - centre)[real].square().sum()
     assert metric.also["r2"] == pytest.approx(float(1 - errors.sum() / spread))
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "enough"),
+    [
+        ([1, -100, -100], "classification", True),
+        ([-100, -100], "classification", False),
+        ([[1, 2], [-100, -100]], "language-modeling", False),
+        ([[1, -100], [-100, 2]], "language-modeling", True),
+        ([1], "regression", False),
+        ([-100, -100], "regression", True),
+    ],
+)
+def test_a_metric_needs_as_many_examples_as_its_interval(labels: list[int], task: Task, enough: bool) -> None:
+    assert judgeable(torch.tensor(labels), task) is enough
+
+
+def test_padded_labels_do_not_make_an_example() -> None:
+    labels, real = torch.ones(2, 2, dtype=torch.int64), torch.tensor([[True, False], [False, False]])
+    assert judgeable(labels, "language-modeling")
+    assert not judgeable(labels, "language-modeling", real)
 
 
 def test_r2_is_left_out_where_targets_do_not_vary() -> None:
