@@ -20,15 +20,6 @@ class DenseLayer(Layer):
         return self._macs
 
 
-class GroupedConvLayer(DenseLayer):
-    """A convolution with groups: counted, and kept dense."""
-
-    @property
-    def groups(self) -> int:
-        """The groups of the call."""
-        return int(self.site.arguments["groups"])
-
-
 class RecurrentLayer(DenseLayer):
     """A stack of recurrent layers in one call: counted, and kept dense."""
 

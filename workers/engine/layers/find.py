@@ -11,22 +11,15 @@ from workers.engine.graph.network import Network, call_nodes
 from workers.engine.graph.recurrent import RECURRENT
 from workers.engine.graph.shapes import shapes
 from workers.engine.layers.base import Layer, Site
-from workers.engine.layers.conv import KernelConvLayer
-from workers.engine.layers.dense import DenseLayer, GroupedConvLayer, RecurrentLayer
+from workers.engine.layers.conv.kinds import KernelConvLayer, PointwiseConvLayer
+from workers.engine.layers.conv.layer import CONVOLUTIONS, TRANSPOSED
+from workers.engine.layers.dense import DenseLayer, RecurrentLayer
 from workers.engine.layers.embedding import EmbeddingLayer
-from workers.engine.layers.matrix import AddmmLayer, LinearLayer, MatmulLayer, PointwiseConvLayer
+from workers.engine.layers.matrix import AddmmLayer, LinearLayer, MatmulLayer
 from workers.engine.layers.pairs import paired
 from workers.engine.measure import cost
 
 aten = torch.ops.aten
-_CONVOLUTIONS = {
-    aten.conv1d.default,
-    aten.conv2d.default,
-    aten.conv3d.default,
-    aten.conv1d.padding,
-    aten.conv2d.padding,
-    aten.conv3d.padding,
-}
 # Where each operator keeps its weight and its bias, and what users call it.
 _WEIGHT_ARGUMENT = {
     aten.linear.default: ("weight", "bias", "linear"),
@@ -34,10 +27,8 @@ _WEIGHT_ARGUMENT = {
     aten.mm.default: ("mat2", None, "matmul"),
     aten.matmul.default: ("other", None, "matmul"),
     aten.embedding.default: ("weight", None, "embedding"),
-    aten.conv_transpose1d.default: ("weight", "bias", "conv_transpose1d"),
-    aten.conv_transpose2d.input: ("weight", "bias", "conv_transpose2d"),
-    aten.conv_transpose3d.input: ("weight", "bias", "conv_transpose3d"),
-    **dict.fromkeys(_CONVOLUTIONS, ("weight", "bias", "conv")),
+    **dict.fromkeys(CONVOLUTIONS, ("weight", "bias", "conv")),
+    **dict.fromkeys(TRANSPOSED, ("weight", "bias", "conv_transpose")),
 }
 
 Storage = tuple[
@@ -126,7 +117,7 @@ def _maker(site: Site) -> Maker:
         return _embedding
     if target in (aten.mm.default, aten.matmul.default):
         return _matmul
-    return _convolution if target in _CONVOLUTIONS else _dense
+    return _convolution if target in CONVOLUTIONS | TRANSPOSED else _dense
 
 
 def _linear(sites: Sequence[Site], _: int) -> Layer:
@@ -150,11 +141,14 @@ def _embedding(sites: Sequence[Site], _: int) -> Layer:
 
 
 def _convolution(sites: Sequence[Site], macs: int) -> Layer:
-    if any(site.arguments["groups"] > 1 for site in sites):
-        reason = "grouped convolutions are not decomposed yet"
-        return GroupedConvLayer(*sites, kind=_kind(sites[0]), macs=macs, reason=reason)
-    kernel = sites[0].W.shape[2:]
-    return PointwiseConvLayer(*sites) if kernel.numel() == 1 else KernelConvLayer(*sites)
+    if len({(site.node.target in TRANSPOSED, site.arguments["groups"]) for site in sites}) > 1:
+        reason = "its calls differ in direction or in groups"
+        return DenseLayer(*sites, kind=_kind(sites[0]), macs=macs, reason=reason)
+    pointwise = sites[0].W.shape[2:].numel() == 1
+    layer = PointwiseConvLayer(*sites) if pointwise else KernelConvLayer(*sites)
+    if layer.groups > 1 and layer.kernels.shape[2] == 1:
+        layer.reason = "depthwise convolutions stay dense: there are no channels within a group to factorize"
+    return layer
 
 
 def _dense(sites: Sequence[Site], macs: int) -> Layer:
@@ -172,7 +166,7 @@ def _recurrent(module: GraphModule, node: Node, macs: int) -> Iterator[Layer]:
 
 def _kind(site: Site) -> str:
     kind = _WEIGHT_ARGUMENT[site.node.target][2]  # type: ignore[index]
-    return f"conv{site.W.dim() - 2}d" if kind == "conv" else kind
+    return f"{kind}{site.W.dim() - 2}d" if kind.startswith("conv") else kind
 
 
 def _reads(module: GraphModule) -> dict[Storage, list[tuple[Node, Node]]]:

@@ -1,4 +1,4 @@
-"""Layers that multiply by a matrix: linear, addmm, matmul, convolutions of kernel 1×1. They take an SVD."""
+"""Layers that multiply by a matrix: linear, addmm and matmul. They take an SVD."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -142,42 +142,3 @@ class MatmulLayer(AddmmLayer):
         """(x Bᵀ) Aᵀ."""
         inner = surgery.call(site.module, aten.matmul.default, site.arguments["self"], right)
         return surgery.call(site.module, aten.matmul.default, inner, left)
-
-
-class PointwiseConvLayer(MatrixLayer):
-    """A convolution whose kernel is 1×1: a matrix at every output pixel."""
-
-    @property
-    def kind(self) -> str:  # type: ignore[override]
-        """conv1d, conv2d or conv3d."""
-        return f"conv{self.site.W.dim() - 2}d"
-
-    def shaped(self, matrix: Tensor) -> Tensor:
-        """With the kernel's unit axes."""
-        return matrix.reshape(*matrix.shape, *(1,) * (self.site.W.dim() - 2))
-
-    def positions(self, site: Site) -> int:
-        """Output pixels."""
-        return prod(site.output_shape[2:])
-
-    def vectors(self, arguments: Mapping[str, Any]) -> Tensor:
-        """The channels of every pixel, those that a stride passes over included."""
-        return channels_last(arguments["input"])
-
-    def gradients(self, gradient: Tensor) -> Tensor:
-        """The channels of every output pixel."""
-        return channels_last(gradient)
-
-    def insert(self, site: Site, left: Node, right: Node) -> Node:
-        """The stride and padding stay with the first call: the second then works on fewer pixels."""
-        inner = surgery.recall(site.module, site.node, weight=right, bias=None)
-        plain = PLAIN_CONVOLUTION[self.site.W.dim() - 2]
-        return surgery.call(site.module, plain, inner, left, site.bias)
-
-
-PLAIN_CONVOLUTION = {1: aten.conv1d.default, 2: aten.conv2d.default, 3: aten.conv3d.default}
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """A feature map (N, C, …) as (positions, C); one example without a batch axis is not expected here."""
-    return x.movedim(1, -1).flatten(0, -2)

@@ -71,10 +71,10 @@ def test_a_product_by_something_else_than_a_matrix_stays_dense() -> None:
     assert "not a matrix" in str(layer.reason)
 
 
-def test_grouped_convolutions_and_recurrent_layers_stay_dense_and_are_counted() -> None:
-    [grouped] = find(image_network(nn.Conv2d(8, 8, 3, groups=8), 8))
-    assert (grouped.groups, grouped.methods) == (8, {})
-    assert "grouped" in str(grouped.reason)
+def test_depthwise_convolutions_and_recurrent_layers_stay_dense_and_are_counted() -> None:
+    [depthwise] = find(image_network(nn.Conv2d(8, 8, 3, groups=8), 8))
+    assert (depthwise.groups, depthwise.methods) == (8, {})
+    assert "depthwise" in str(depthwise.reason)
     [recurrent] = find(vector_network(_Last(nn.GRU(6, 5, batch_first=True)), 4, 6))
     assert (recurrent.kind, recurrent.name) == ("gru", "rnn")
     assert recurrent.parameters == 3 * 5 * (6 + 5 + 2)

@@ -76,6 +76,19 @@ CASES: dict[str, Callable[[], Network]] = {
     "embedding tied to the head": lambda: token_network(TiedTokens(11, 6)),
     "embedding tied to a head without bias": lambda: token_network(TiedTokens(11, 6, bias=False)),
     "conv1d 1": lambda: vector_network(nn.Conv1d(9, 12, 1), 9, 6),
+    "conv2d padding valid, strided": lambda: image_network(nn.Conv2d(6, 10, (3, 2), 2, "valid"), 6),
+    "conv2d of three channels": lambda: image_network(nn.Conv2d(3, 16, 5, padding=2), 3),
+    "conv2d into one channel": lambda: image_network(nn.Conv2d(8, 1, 3), 8),
+    "conv1d grouped": lambda: vector_network(nn.Conv1d(6, 9, 3, 2, groups=3), 6, 11),
+    "conv2d grouped": lambda: image_network(nn.Conv2d(8, 12, 3, padding="same", groups=2, bias=False), 8),
+    "conv2d 1×1 grouped": lambda: image_network(nn.Conv2d(8, 12, 1, 2, groups=2), 8),
+    "conv3d grouped": lambda: vector_network(nn.Conv3d(4, 8, (1, 3, 2), groups=2), 4, 4, 4, 4),
+    "conv_transpose1d": lambda: vector_network(nn.ConvTranspose1d(6, 8, 3, 2, 1, 1), 6, 5),
+    "conv_transpose2d": lambda: image_network(nn.ConvTranspose2d(6, 9, (3, 4), (2, 3), 1, (1, 2)), 6),
+    "conv_transpose2d dilated": lambda: image_network(nn.ConvTranspose2d(6, 9, 3, dilation=2, bias=False), 6),
+    "conv_transpose2d grouped": lambda: image_network(nn.ConvTranspose2d(8, 6, 3, 2, groups=2), 8),
+    "conv_transpose2d 1×1 strided": lambda: image_network(nn.ConvTranspose2d(9, 7, 1, 2), 9),
+    "conv_transpose3d": lambda: vector_network(nn.ConvTranspose3d(4, 5, 3, 2), 4, 3, 3, 3),
 }
 
 

@@ -1,0 +1,1 @@
+"""Convolutions, and every form they may take: chains of ordinary convolutions."""
