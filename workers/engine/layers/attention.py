@@ -228,8 +228,11 @@ class JointSvdFactorization(Factorization[AttentionPair]):
         firsts = torch.stack([B for _, B in factors])
         seconds = torch.stack([A.T @ S for (A, _), S in zip(factors, layer.seconds, strict=True)])
         rebuilt = torch.cat([(A.double() @ B.double()).to(A.dtype) for A, B in factors])
+        warnings = layer.weigh().warnings
+        if layer.site.bias is not None:  # what the factors stand for, as with `correct`
+            surgery.tensor_of(layer.site.module, layer.site.bias).data.copy_(rebuilt[:, n])
         layer.insert(firsts[..., :n], firsts[..., n] if layer.takes_mean else None, seconds)
-        return Rewritten(rebuilt[:, :n], layer.weigh().warnings)
+        return Rewritten(rebuilt[:, :n], warnings)
 
     def _heads(self) -> Iterator[tuple[Tensor, Root | None, Root]]:
         """For each head the first weight with its bias as a column, and the roots that weight it."""

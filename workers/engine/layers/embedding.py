@@ -9,9 +9,12 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn import functional as F
 
+from workers.engine.decomposition.tensor_train import Sizes, factor_shape, lookup_macs
 from workers.engine.graph import surgery
-from workers.engine.layers.base import Form, Site
-from workers.engine.layers.matrix import MatrixLayer
+from workers.engine.layers.base import Factorization, Factors, Form, Rewritten, Site
+from workers.engine.layers.matrix import MatrixLayer, SvdFactorization
+from workers.engine.layers.tensor_train import CORES, TrainFactorization, as_table, look_up
+from workers.engine.layers.weighting import Weighting
 
 aten = torch.ops.aten
 
@@ -72,6 +75,11 @@ class EmbeddingLayer(MatrixLayer):
         """Never: a mean of one-hot vectors says nothing that the frequencies do not."""
         return False
 
+    def factorizations(self) -> tuple[Factorization[Any], ...]:
+        """An SVD; a tensor train where no head is tied."""
+        svd = SvdFactorization(self)
+        return (svd,) if self.tied else (svd, EmbeddingTrainFactorization(self))
+
     def vectors(self, arguments: Mapping[str, Any]) -> Tensor:
         """How often each row counts, (V,): looked up, or expected by the head's softmax."""
         V = len(self.site.W)
@@ -90,6 +98,48 @@ class EmbeddingLayer(MatrixLayer):
             return surgery.call(site.module, aten.matmul.default, inner, left)
         inner = surgery.call(site.module, aten.linear.default, site.arguments["input"], left)
         return surgery.recall(site.module, site.node, input=inner, weight=right)
+
+
+class EmbeddingTrainFactorization(TrainFactorization[EmbeddingLayer]):
+    """A lookup in three small tables by the digits of an id (Hrinchuk et al. 2020)."""
+
+    @property
+    def matrix(self) -> Tensor:
+        """The table."""
+        return self.layer.site.W
+
+    @property
+    def weighting(self) -> Weighting:
+        """The layer's, of the table instead of its transpose."""
+        found = self.layer.weigh()
+        return Weighting(right=found.left, left=found.right, warnings=found.warnings)
+
+    @property
+    def rows(self) -> Sizes:
+        """Ids; a vocabulary need not have factors."""
+        return factor_shape(self.matrix.shape[0], CORES, ceil=True)
+
+    @property
+    def columns(self) -> Sizes:
+        """The embedding's elements."""
+        return factor_shape(self.matrix.shape[1], CORES)
+
+    def cost(self, rank: tuple[int, ...]) -> tuple[int, int]:
+        """Weights of all cores, and the products that join what is looked up."""
+        macs = lookup_macs(self.rows, self.columns, rank)
+        return self.weights(rank), self.layer.lookup_positions * macs
+
+    def rewrite(self, rank: tuple[int, ...]) -> Rewritten:
+        """Three lookups, joined; a padding index is a row like any other."""
+        warnings = self.weighting.warnings
+        cores, rebuilt = self.fit(rank)
+        shapes = [core.shape for core in cores]
+
+        def insert(site: Site, nodes: Factors) -> Node:
+            return look_up(site.module, site.arguments["indices"], list(nodes.values()), shapes)
+
+        self.layer.replace({f"core_{k}": as_table(core) for k, core in enumerate(cores)}, insert)
+        return Rewritten(rebuilt, warnings)
 
 
 def is_lookup(site: Site) -> bool:

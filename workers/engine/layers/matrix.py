@@ -1,4 +1,4 @@
-"""Layers that multiply by a matrix: linear, addmm and matmul. They take an SVD."""
+"""Layers that multiply by a matrix: linear, addmm and matmul. They take an SVD or a tensor train."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -12,8 +12,12 @@ from torch.fx import Node
 
 from workers.engine.decomposition.spectrum import relative_tails, singular_energies
 from workers.engine.decomposition.svd import truncated_svd
+from workers.engine.decomposition.tensor_train import Sizes, factor_shape
+from workers.engine.decomposition.tensor_train import macs as train_macs
 from workers.engine.graph import surgery
-from workers.engine.layers.base import Factorization, Layer, Rewritten, Site
+from workers.engine.layers.base import Factorization, Factors, Layer, Rewritten, Site
+from workers.engine.layers.tensor_train import CORES, TrainFactorization, as_matrix, multiply
+from workers.engine.layers.weighting import Weighting
 
 aten = torch.ops.aten
 
@@ -55,8 +59,8 @@ class MatrixLayer(Layer):
         return sum(map(self.positions, self.sites)) * rank * sum(self.matrix.shape)
 
     def factorizations(self) -> tuple[Factorization[Any], ...]:
-        """A matrix takes an SVD."""
-        return (SvdFactorization(self),)
+        """An SVD, or a tensor train."""
+        return SvdFactorization(self), MatrixTrainFactorization(self)
 
 
 class SvdFactorization(Factorization[MatrixLayer]):
@@ -94,6 +98,52 @@ class SvdFactorization(Factorization[MatrixLayer]):
         dense = layer.shaped(rebuilt)
         layer.replace(factors, lambda site, nodes: layer.insert(site, nodes["left"], nodes["right"]))
         return Rewritten(dense, weighting.warnings)
+
+
+class MatrixTrainFactorization(TrainFactorization[MatrixLayer]):
+    """A chain of three linear layers on digits of the inputs and outputs."""
+
+    @property
+    def matrix(self) -> Tensor:
+        """The layer's matrix."""
+        return self.layer.matrix
+
+    @property
+    def weighting(self) -> Weighting:
+        """The layer's own."""
+        return self.layer.weigh()
+
+    @property
+    def rows(self) -> Sizes:
+        """The outputs, the least digit first."""
+        return factor_shape(self.matrix.shape[0], CORES)
+
+    @property
+    def columns(self) -> Sizes:
+        """The inputs, the other way round: cores are then alike in size."""
+        return factor_shape(self.matrix.shape[1], CORES)[::-1]
+
+    def cost(self, rank: tuple[int, ...]) -> tuple[int, int]:
+        """Weights of all cores, and their products at every position."""
+        positions = sum(map(self.layer.positions, self.layer.sites))
+        return self.weights(rank), positions * train_macs(self.rows, self.columns, rank)
+
+    def rewrite(self, rank: tuple[int, ...]) -> Rewritten:
+        """Three linear layers, and the bias."""
+        layer, warnings = self.layer, self.weighting.warnings
+        cores, rebuilt = self.fit(rank)
+        layer.correct(rebuilt)
+        shapes = [core.shape for core in cores]
+
+        def insert(site: Site, nodes: Factors) -> Node:
+            x = site.arguments[layer.input_name]
+            product = multiply(site.module, x, list(nodes.values()), shapes)
+            if site.bias is None:
+                return product
+            return surgery.call(site.module, aten.add.Tensor, product, site.bias)
+
+        layer.replace({f"core_{k}": as_matrix(core) for k, core in enumerate(cores)}, insert)
+        return Rewritten(layer.shaped(rebuilt), warnings)
 
 
 class LinearLayer(MatrixLayer):

@@ -32,7 +32,7 @@ def paired(layers: Sequence[Layer]) -> list[Layer]:
     linears = {
         layer.site.node: layer
         for layer in layers
-        if isinstance(layer, LinearLayer) and layer.methods and len(layer.sites) == 1
+        if isinstance(layer, LinearLayer) and layer.methods and len(layer.sites) == 1 and _owns_bias(layer)
     }
     attentions = {node: None for layer in layers for node in _attentions(layer.site.module)}
     found = [pair for node in attentions for pair in _pairs(node, linears)]
@@ -43,6 +43,10 @@ def paired(layers: Sequence[Layer]) -> list[Layer]:
         for layer in layers
         if layer.site.node not in seconds
     ]
+
+
+def _owns_bias(layer: LinearLayer) -> bool:
+    return layer.site.bias is None or len(layer.site.bias.users) == 1
 
 
 def _attentions(module: Any) -> Iterator[Node]:

@@ -12,6 +12,7 @@ from workers.engine.graph import surgery
 from workers.engine.graph.network import Dimension, Input, Network, trace
 from workers.engine.layers.base import Layer
 from workers.engine.layers.find import find
+from workers.engine.layers.substitute import substitute
 from workers.engine.layers.weighting import PLAIN, Weighting
 from workers.engine.measure import cost
 
@@ -147,6 +148,18 @@ def test_data_lowers_the_error_of_the_output_with_the_bias_as_a_part_of_it() -> 
         ]
     assert errors[1] < 0.7 * errors[0]
     assert errors[3] < 0.7 * errors[2]
+
+
+def test_the_dense_tensors_that_a_pair_stands_for_have_its_effect() -> None:
+    seeded()
+    network = sequence_network(Attention(WIDTH, HEADS), WIDTH)
+    [x] = draws(network, 3, 5)
+    for place in (0, 1):
+        form = find(network, joint=True)[place].methods["joint_svd"].form((3,))
+        _, dense = substitute(find(network.copy(), joint=True)[place], form)
+        copy = network.copy()
+        copy.module.load_state_dict(dense, strict=False)
+        torch.testing.assert_close(copy(x), rewritten(network, 3, (place,))(x), rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_weight_every_head_by_its_own_block() -> None:
