@@ -204,3 +204,8 @@ class JobSpec(Contract):
     outputs: Annotated[list[Output], Field(min_length=1)] = [Output.PT2, Output.ONNX]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: Device = Device.AUTO
+
+    @property
+    def joint(self) -> bool:
+        """Whether layers that meet in an attention become pairs: some method or rule asks for it."""
+        return "joint_svd" in {*self.methods, *(rule.method for rule in self.layers)}

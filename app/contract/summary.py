@@ -33,14 +33,22 @@ class LayerInfo(Contract):
     reason: str | None = None
 
 
+class PairInfo(LayerInfo):
+    """Two layers that meet in an attention, and can be one under `joint_svd`."""
+
+    members: tuple[str, str]
+
+
 class ModelSummary(Contract):
-    """A network: its signature and cost. MACs are for batch 1, one multiply-accumulate as 1."""
+    """A network: its signature and cost. Where a job asks for `joint_svd`, `pairs` stand for their members
+    among the `layers`. MACs are for batch 1, one multiply-accumulate as 1."""
 
     inputs: list[ArrayInfo]
     outputs: list[ArrayInfo]
     parameters: int
     macs: int
     layers: list[LayerInfo]
+    pairs: list[PairInfo] = []
 
 
 class DatasetSummary(Contract):

@@ -4,18 +4,20 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from app.contract.spec import JobSpec, LayerRule, Method
-from app.contract.summary import LayerInfo
+from app.contract.summary import LayerInfo, ModelSummary
 from app.errors import Unprocessable
 
 
-def check_layers(spec: JobSpec, layers: Sequence[LayerInfo]) -> None:
+def check_layers(spec: JobSpec, model: ModelSummary) -> None:
     """Raise `Unprocessable` for a rule that matches nothing or asks too much, or if nothing is left to do."""
+    layers = _considered(spec, model)
     for place, rule in enumerate(spec.layers):
         if not any(fnmatchcase(layer.name, rule.match) for layer in layers):
             raise Unprocessable(
                 "no_such_layer",
                 f"No layer's name matches {rule.match}.",
-                hint="`GET /v1/models/{id}` lists the layers; `*` stands for any characters.",
+                hint="`GET /v1/models/{id}` lists the layers, and the pairs that stand for some where "
+                "`joint_svd` is asked for; `*` stands for any characters.",
                 field=f"layers.{place}.match",
             )
     decisions = [(layer, _first_match(spec, layer)) for layer in layers]
@@ -24,6 +26,14 @@ def check_layers(spec: JobSpec, layers: Sequence[LayerInfo]) -> None:
             _check_rule(spec, index, layer)
     if not any(_compressible(spec, layer, index) for layer, index in decisions):
         raise _nothing(spec, layers)
+
+
+def _considered(spec: JobSpec, model: ModelSummary) -> list[LayerInfo]:
+    """What the job decides about: the layers, or pairs in the place of their members."""
+    if not spec.joint:
+        return model.layers
+    members = {name for pair in model.pairs for name in pair.members}
+    return [*(layer for layer in model.layers if layer.name not in members), *model.pairs]
 
 
 def _first_match(spec: JobSpec, layer: LayerInfo) -> int | None:

@@ -20,7 +20,7 @@ def resolve(spec: JobSpec, model: ModelSummary, data: Mapping[str, DatasetSummar
 
     `data` holds the data sets by role, `train` and `test`.
     """
-    check_layers(spec, model.layers)
+    check_layers(spec, model)
     if spec.data.train is not None and spec.data.train == spec.data.test:
         raise Unprocessable(
             "test_is_train",

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from app.contract.status import Stage
-from app.contract.summary import ArrayInfo, DatasetSummary, LayerInfo, ModelSummary
+from app.contract.summary import ArrayInfo, DatasetSummary, LayerInfo, ModelSummary, PairInfo
 from workers.engine.errors import EngineError
 from workers.engine.formats import arrays
 from workers.engine.graph.indices import table_lengths
 from workers.engine.graph.network import Input, Network
+from workers.engine.layers.attention import AttentionPair
 from workers.engine.layers.base import Layer
 from workers.engine.layers.find import find
 from workers.engine.measure import cost
@@ -65,7 +66,13 @@ def describe(network: Network) -> ModelSummary:
         parameters=counted.parameters,
         macs=counted.macs,
         layers=[_layer(layer) for layer in find(network)],
+        pairs=[_pair(layer) for layer in find(network, joint=True) if isinstance(layer, AttentionPair)],
     )
+
+
+def _pair(pair: AttentionPair) -> PairInfo:
+    first, second = (site.name for site in pair.members)
+    return PairInfo(**_layer(pair).model_dump(), members=(first, second))
 
 
 def _layer(layer: Layer) -> LayerInfo:

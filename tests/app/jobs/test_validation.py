@@ -289,3 +289,28 @@ def test_methods_that_no_layer_takes_leave_nothing_to_compress() -> None:
         "nothing_to_compress",
         "methods",
     )
+
+
+def _linear(name: str, *methods: str, **more: Any) -> Document:
+    sizes = {"kind": "linear", "shape": [8, 8], "parameters": 64, "macs": 64}
+    return {"name": name, "methods": methods, "max_rank": {method: [8] for method in methods}} | sizes | more
+
+
+ATTENTION = {
+    "layers": [_linear("q", "svd"), _linear("k", "svd"), _linear("head", "svd")],
+    "pairs": [_linear("q+k", "joint_svd", members=("q", "k"))],
+}
+
+
+def test_a_pair_stands_for_its_members_where_joint_svd_is_asked_for() -> None:
+    rule = {"match": "q+k", "method": "joint_svd", "rank": 4}
+    assert _resolve(model=ATTENTION, layers=[rule]).joint
+    assert _resolve(model=ATTENTION, methods=["joint_svd"]).joint
+    assert not _resolve(model=ATTENTION, layers=[{"match": "*", "method": "svd"}]).joint
+    both = {"model": ATTENTION, "methods": ["svd", "joint_svd"]}
+    assert _refused(layers=[{"match": "q", "rank": 4}], **both) == ("no_such_layer", "layers.0.match")
+    assert _refused(layers=[{"match": "q+k", "rank": 9}], **both) == ("rank_out_of_range", "layers.0.rank")
+    assert _refused(layers=[{"match": "q+k", "rank": 4}], model=ATTENTION) == (
+        "no_such_layer",
+        "layers.0.match",
+    )

@@ -12,12 +12,13 @@ import torch
 from app.contract.report import Report
 from app.contract.spec import JobSpec
 from app.contract.status import Stage
-from tests.workers.engine.networks import write_example
+from tests.workers.engine.networks import Attention, sequence_network, write_example
 from workers.engine.errors import EngineError
 from workers.engine.formats import pt2
 from workers.engine.measure import cost
 from workers.messages import Advanced, Kind, Message, Noticed, Order, StageFinished, StageStarted, Succeeded
 from workers.stages import pipeline
+from workers.stages.inspect import describe
 
 MODEL = "mdl_" + "0" * 32
 
@@ -180,6 +181,13 @@ def test_a_model_is_described(inputs: Path, tmp_path: Path) -> None:
     assert [layer["methods"] for layer in summary["layers"]] == [kernel, kernel, ["svd"], ["svd"]]
     ranks = summary["layers"][1]["max_rank"]
     assert (ranks["tucker"], ranks["full_tucker"], ranks["spatial_svd"]) == ([32, 32], [32, 32, 3, 3], [96])
+
+
+def test_pairs_are_described_beside_their_members() -> None:
+    summary = describe(sequence_network(Attention(24, 3), 24))
+    assert [layer.name for layer in summary.layers] == ["q", "k", "v", "o"]
+    assert [(pair.name, pair.members) for pair in summary.pairs] == [("q+k", ("q", "k")), ("v+o", ("v", "o"))]
+    assert all(pair.max_rank == {"joint_svd": [8]} for pair in summary.pairs)
 
 
 def test_a_data_set_is_described(inputs: Path, tmp_path: Path) -> None:
