@@ -178,7 +178,12 @@ def test_a_model_is_described(inputs: Path, tmp_path: Path) -> None:
     assert isinstance(summary["inputs"][0]["shape"][0], str)
     assert summary["outputs"][0]["shape"][1:] == [4]
     kernel = ["tucker", "channel_svd", "channel_svd_in", "spatial_svd", "cp", "full_tucker"]
-    assert [layer["methods"] for layer in summary["layers"]] == [kernel, kernel, ["svd"], ["svd"]]
+    assert [layer["methods"] for layer in summary["layers"]] == [
+        kernel,
+        kernel,
+        ["svd"],
+        ["svd", "tensor_train"],
+    ]
     ranks = summary["layers"][1]["max_rank"]
     assert (ranks["tucker"], ranks["full_tucker"], ranks["spatial_svd"]) == ([32, 32], [32, 32, 3, 3], [96])
 
