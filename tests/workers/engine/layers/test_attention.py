@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.workers.engine.networks import BATCH, LENGTH, Attention, FusedAttention, seeded, sequence_network
+from workers.engine.calibration.collect import collect
+from workers.engine.calibration.moments import Moments, Sides
+from workers.engine.calibration.moments import weighting as weights
 from workers.engine.decomposition.whitening import root
 from workers.engine.graph import surgery
 from workers.engine.graph.network import Dimension, Input, Network, trace
@@ -18,6 +21,7 @@ from workers.engine.measure import cost
 
 WIDTH, HEADS = 24, 3
 SIZE = WIDTH // HEADS
+SIDES: tuple[Sides, ...] = ("none", "inputs", "two_sided")
 CONTEXT = Dimension("context", 1, 64, example=5)
 
 
@@ -148,6 +152,30 @@ def test_data_lowers_the_error_of_the_output_with_the_bias_as_a_part_of_it() -> 
         ]
     assert errors[1] < 0.7 * errors[0]
     assert errors[3] < 0.7 * errors[2]
+
+
+def test_what_a_calibration_sees_of_a_pair_lowers_its_error() -> None:
+    seeded()
+    network = sequence_network(Attention(WIDTH, HEADS), WIDTH)
+    generator = torch.Generator().manual_seed(2)
+    scale = torch.logspace(0.5, -1.5, WIDTH)
+    seen, fresh = (torch.randn(40, 12, WIDTH, generator=generator) * scale for _ in range(2))
+    moments: dict[str, Moments] = {}
+    collect(
+        network,
+        find(network, joint=True),
+        lambda: [((seen,), None)],
+        goal="values",
+        memory=1 << 30,
+        keep=lambda layer, found: moments.update({layer.name: found}),
+    )
+    with torch.no_grad():
+        for place, name in enumerate(("q+k", "v+o")):
+            plain, *calibrated = (
+                float((rewritten(network, 3, (place,), weighting)(fresh) - network(fresh)).square().mean())
+                for weighting in (weights(moments[name], sides, centred=True) for sides in SIDES)
+            )
+            assert max(calibrated) < 0.8 * plain
 
 
 def test_the_dense_tensors_that_a_pair_stands_for_have_its_effect() -> None:
