@@ -55,6 +55,17 @@ def draw(network: Network, batch: int, length: int | None = None) -> Tensor:
     return torch.randn(size, generator=generator)
 
 
+def draw_all(network: Network, batch: int, length: int) -> list[Tensor]:
+    """All inputs of a network whose variable axes are `BATCH` and `LENGTH`; the same on every call."""
+    generator = torch.Generator().manual_seed(3)
+    lengths = {BATCH.symbol: batch, LENGTH.symbol: length}
+    sizes = [
+        [axis if isinstance(axis, int) else lengths[axis.symbol] for axis in spec.shape]
+        for spec in network.inputs
+    ]
+    return [torch.randn(size, generator=generator) for size in sizes]
+
+
 def recurrent_network(
     cell: str,
     *,
@@ -75,7 +86,9 @@ def recurrent_network(
     widths = {"lstm": [hidden, hidden], "projected": [3, hidden]}.get(cell, [hidden]) if given else []
     shapes = [(BATCH, LENGTH, width) if options["batch_first"] else (LENGTH, BATCH, width)]
     shapes += [(rows, BATCH, size) for size in widths]
-    return trace(module.eval(), [Input(f"x_{i}", torch.float32, shape) for i, shape in enumerate(shapes)])
+    return trace(
+        module.eval(), [Input(name, torch.float32, shape) for name, shape in zip("xhc", shapes, strict=False)]
+    )
 
 
 def seeded(module_seed: int = 0) -> None:

@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
 from workers.engine.errors import EngineError
+from workers.engine.formats.onnx_rnn import TRANSLATIONS
 from workers.engine.graph.network import Network, export
 from workers.engine.graph.recurrent import kept_whole
 
@@ -39,9 +40,15 @@ def write(network: Network, path: Path) -> None:
 
 
 def _convert(program: ExportedProgram, outputs: list[str]) -> onnx.ModelProto:
-    with _quiet(), kept_whole():
+    with _quiet(), kept_whole(), torch.no_grad():
         try:
-            exported: Any = torch.onnx.export(program, dynamo=True, verbose=False, output_names=outputs)
+            exported: Any = torch.onnx.export(
+                program,
+                dynamo=True,
+                verbose=False,
+                output_names=outputs,
+                custom_translation_table=TRANSLATIONS,
+            )
             model: onnx.ModelProto = exported.model_proto
         except Exception as error:  # the exporter lets errors of every conversion through
             raise _unsupported(error) from error

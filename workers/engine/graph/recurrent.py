@@ -10,6 +10,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch._C import DispatchKey
+from torch._decomp import decomposition_table
 from torch._ops import OpOverload
 from torch._subclasses import FakeTensor
 
@@ -54,6 +55,8 @@ def kept_whole() -> Iterator[None]:
             patches.callback(operator._dispatch_cache.clear)
             patches.enter_context(patch.dict(operator.py_kernels, own))
             operator._dispatch_cache.clear()
+            unrolled = {operator: partial(_kernel, operator, decomposition_table[operator])}
+            patches.enter_context(patch.dict(decomposition_table, unrolled))
         yield
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from tests.workers.engine.formats.zoo import ZOO
+from tests.workers.engine.networks import draw_all, recurrent_network
 from workers.engine.errors import EngineError
 from workers.engine.formats import onnx, pt2
 from workers.engine.graph.network import Dimension, Input, Network, trace
@@ -36,6 +37,26 @@ def test_onnx_runtime_agrees_with_torch_at_every_size(name: str, tmp_path: Path)
     assert all(isinstance(node.shape[0], str) for node in session.get_inputs())
     for batch, length in [(3, 5), (1, 5), (8, 5)] + [(2, 9)] * (name in ("attention", "scan")):
         assert error(session, network, ZOO[name].draw(batch, length)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("cell", "options"),
+    [
+        ("lstm", {"bidirectional": True, "batch_first": False}),
+        ("gru", {"given": True}),
+        ("tanh", {"num_layers": 2, "bias": False}),
+        ("relu", {"bidirectional": True, "batch_first": False, "given": True}),
+    ],
+)
+def test_recurrent_calls_keep_their_length_variable(
+    cell: str, options: dict[str, bool], tmp_path: Path
+) -> None:
+    network = recurrent_network(cell, **options)
+    onnx.write(network, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    assert {"RNN", "LSTM", "GRU"} & {node.op_type for node in load(tmp_path / "model.onnx").graph.node}
+    for batch, length in ((1, 1), (3, 6), (2, 9)):
+        assert error(session, network, tuple(draw_all(network, batch, length))) < 1e-5
 
 
 def test_outputs_are_named_alike_whatever_the_graph(tmp_path: Path) -> None:

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from tests.workers.engine.networks import image_network, recurrent_network
+from tests.workers.engine.networks import draw_all, image_network, recurrent_network
 from workers.engine.graph.canonical import canonicalise
 from workers.engine.graph.network import Network, call_nodes
 from workers.engine.graph.recurrent import RECURRENT
@@ -16,14 +16,6 @@ aten = torch.ops.aten
 
 def calls(network: Network) -> list[dict[str, object]]:
     return [arguments(node) for node in call_nodes(network.module) if node.target in RECURRENT]
-
-
-def draw(network: Network, batch: int, length: int) -> list[Tensor]:
-    lengths = {"batch": batch, "length": length}
-    return [
-        torch.randn([size if isinstance(size, int) else lengths[size.symbol] for size in spec.shape])
-        for spec in network.inputs
-    ]
 
 
 @pytest.mark.parametrize("given", [False, True])
@@ -41,7 +33,7 @@ def test_a_stack_becomes_a_chain_that_computes_the_same(
     options: dict[str, bool], cell: str, given: bool
 ) -> None:
     network = recurrent_network(cell, given=given, num_layers=3, **options)
-    inputs = [draw(network, batch, length) for batch, length in ((1, 6), (4, 9))]
+    inputs = [draw_all(network, batch, length) for batch, length in ((1, 6), (4, 9))]
     expected = [tree_leaves(network(*tensors)) for tensors in inputs]
     names = set(network.module.state_dict())
     chain = canonicalise(network)
@@ -54,7 +46,7 @@ def test_a_stack_becomes_a_chain_that_computes_the_same(
 
 def test_what_a_stack_drops_between_its_layers_is_dropped_in_training_only() -> None:
     chain = canonicalise(recurrent_network("gru", num_layers=2, dropout=0.9))
-    [x] = draw(chain, 4, 6)
+    [x] = draw_all(chain, 4, 6)
     [dropout] = [node for node in call_nodes(chain.module) if node.target is aten.dropout.default]
     assert dropout.args[1:] == (0.9, False)
     set_training(chain.module, True)
