@@ -20,6 +20,7 @@ class Decomposition(StrEnum):
     FULL_TUCKER = "full_tucker"
     TENSOR_TRAIN = "tensor_train"
     JOINT_SVD = "joint_svd"
+    INPUT_SVD = "input_svd"
 
 
 # The rest must be asked for: they take minutes to fit, or pay for few layers only.
@@ -29,6 +30,7 @@ DEFAULT_METHODS = (
     Decomposition.SPATIAL_SVD,
     Decomposition.CHANNEL_SVD,
     Decomposition.CHANNEL_SVD_IN,
+    Decomposition.INPUT_SVD,
 )
 
 
@@ -44,6 +46,7 @@ class Method(StrEnum):
     FULL_TUCKER = "full_tucker"
     TENSOR_TRAIN = "tensor_train"
     JOINT_SVD = "joint_svd"
+    INPUT_SVD = "input_svd"
     KEEP = "keep"
 
 

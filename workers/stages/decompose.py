@@ -76,7 +76,7 @@ def decompose(original: Network, plan: Plan, weigh: Callable[[list[Layer]], None
 def _apply(layer: Layer, plan: LayerPlan, substitutes: dict[str, Substitute]) -> LayerPlan:
     if plan.rank is None:
         return plan
-    W = layer.site.W
+    W = layer.weight
     form = Form(plan.method, tuple(plan.rank), plan.parameters[1], plan.macs[1], plan.discarded_energy)
     rewritten, substitutes[plan.name] = substitute(layer, form)
     error = relative_error(W, rewritten.weight)

@@ -80,7 +80,7 @@ def _layer(layer: Layer) -> LayerInfo:
     return LayerInfo(
         name=layer.name,
         kind=layer.kind,
-        shape=list(layer.site.W.shape),
+        shape=list(layer.weight.shape),
         groups=layer.groups,
         parameters=layer.parameters,
         macs=layer.macs,

@@ -75,7 +75,7 @@ def _one_pass(
     generator = torch.Generator().manual_seed(0)
     taps: dict[str, list[tuple[Layer, Moments]]] = {}
     for layer, seen in zip(layers, moments, strict=True):
-        for site in layer.sites:
+        for site in layer.observed_sites:
             taps.setdefault(site.node.name, []).append((layer, seen))
     for inputs, _ in batches:
         positions = real_positions(network.inputs, inputs)
@@ -109,9 +109,9 @@ class _Observer(Interpreter):
             transposed = layer.transposed_vectors(arguments)
             if transposed is not None:
                 moments.see_outputs(self._some(transposed))
-            if value.is_floating_point() and not layer.tied:
+            if isinstance(value, Tensor) and value.is_floating_point() and not layer.tied:
                 value = value if value.requires_grad else value.detach().requires_grad_().clone()
-                value.register_hook(self._hook(layer, moments))
+                value.register_hook(self._hook(layer, moments))  # type: ignore[no-untyped-call]  # torch's own gap
         return value
 
     def _hook(self, layer: Layer, moments: Moments) -> Callable[[Tensor], None]:

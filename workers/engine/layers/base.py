@@ -1,7 +1,7 @@
 """What every layer offers: its cost, the factorizations it may take, and the surgery that puts one in."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -100,6 +100,11 @@ class Layer(ABC):
         return self.site.name
 
     @property
+    def weight(self) -> Tensor:
+        """The dense weight, shaped as a rewriting gives the one that it stands for."""
+        return self.site.W
+
+    @property
     def groups(self) -> int:
         """Groups of a convolution; 1 for every other kind."""
         return 1
@@ -141,6 +146,11 @@ class Layer(ABC):
     def matrix(self) -> Tensor:
         """The weight as (outputs, inputs): the shape that a weighting is for."""
         return self.site.W.flatten(1)
+
+    @property
+    def observed_sites(self) -> Sequence[Site]:
+        """The calls that the vectors are observed at."""
+        return self.sites
 
     @property
     def observed(self) -> int:

@@ -21,10 +21,10 @@ class DenseLayer(Layer):
 
 
 class RecurrentLayer(DenseLayer):
-    """A stack of recurrent layers in one call: counted, and kept dense."""
+    """A recurrent call whose weights cannot be taken apart: counted, and kept dense."""
 
-    def __init__(self, site: Site, weights: list[Node], kind: str, macs: int) -> None:
-        super().__init__(site, kind=kind, macs=macs, reason=f"{kind} layers are not decomposed yet")
+    def __init__(self, site: Site, weights: list[Node], kind: str, macs: int, reason: str) -> None:
+        super().__init__(site, kind=kind, macs=macs, reason=reason)
         self._weights = weights
 
     @property

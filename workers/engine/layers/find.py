@@ -1,6 +1,6 @@
 """Finding the layers of a network: which calls use which weight, and which weights must stay dense."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,10 +13,11 @@ from workers.engine.graph.shapes import shapes
 from workers.engine.layers.base import Layer, Site
 from workers.engine.layers.conv.kinds import KernelConvLayer, PointwiseConvLayer
 from workers.engine.layers.conv.layer import CONVOLUTIONS, TRANSPOSED
-from workers.engine.layers.dense import DenseLayer, RecurrentLayer
+from workers.engine.layers.dense import DenseLayer
 from workers.engine.layers.embedding import EmbeddingLayer
 from workers.engine.layers.matrix import AddmmLayer, LinearLayer, MatmulLayer
 from workers.engine.layers.pairs import paired
+from workers.engine.layers.recurrent.find import recurrent_layers
 from workers.engine.measure import cost
 
 aten = torch.ops.aten
@@ -46,9 +47,17 @@ def find(network: Network, *, joint: bool = False) -> list[Layer]:
     reads = _reads(network.module)
     layers: list[Layer] = []
     done: set[Storage] = set()
-    for node in call_nodes(network.module):
-        if node.target in RECURRENT:
-            layers.extend(_recurrent(network.module, node, counted.get(node.name, 0)))
+    calls = call_nodes(network.module)
+    recurrent = recurrent_layers(
+        network.module,
+        [node for node in calls if node.target in RECURRENT],
+        sizes,
+        counted,
+        lambda weight: len(reads[_storage(surgery.tensor_of(network.module, weight))]),
+    )
+    for node in calls:
+        if node in recurrent:
+            layers.extend(recurrent[node])
         elif node.target in _WEIGHT_ARGUMENT and (weight := _weight(network.module, node)) is not None:
             storage = _storage(surgery.tensor_of(network.module, weight))
             if storage not in done:
@@ -154,14 +163,6 @@ def _convolution(sites: Sequence[Site], macs: int) -> Layer:
 def _dense(sites: Sequence[Site], macs: int) -> Layer:
     kind = _kind(sites[0])
     return DenseLayer(*sites, kind=kind, macs=macs, reason=f"{kind} layers are not decomposed yet")
-
-
-def _recurrent(module: GraphModule, node: Node, macs: int) -> Iterator[Layer]:
-    """A recurrent call holds many weights: one entry for the whole, named after the first."""
-    weights = [weight for weight in surgery.arguments(node)["params"] if surgery.is_weight(module, weight)]
-    if weights:
-        site = Site(module, node, weights[0], None, (), ())
-        yield RecurrentLayer(site, weights, RECURRENT[node.target], macs)  # type: ignore[index]
 
 
 def _kind(site: Site) -> str:

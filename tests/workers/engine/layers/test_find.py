@@ -71,24 +71,10 @@ def test_a_product_by_something_else_than_a_matrix_stays_dense() -> None:
     assert "not a matrix" in str(layer.reason)
 
 
-def test_depthwise_convolutions_and_recurrent_layers_stay_dense_and_are_counted() -> None:
+def test_depthwise_convolutions_stay_dense_and_are_counted() -> None:
     [depthwise] = find(image_network(nn.Conv2d(8, 8, 3, groups=8), 8))
     assert (depthwise.groups, depthwise.methods) == (8, {})
     assert "depthwise" in str(depthwise.reason)
-    [recurrent] = find(vector_network(_Last(nn.GRU(6, 5, batch_first=True)), 4, 6))
-    assert (recurrent.kind, recurrent.name) == ("gru", "rnn")
-    assert recurrent.parameters == 3 * 5 * (6 + 5 + 2)
-    assert recurrent.macs == 4 * 3 * 5 * (6 + 5)
-
-
-class _Last(nn.Module):
-    def __init__(self, rnn: nn.GRU) -> None:
-        super().__init__()
-        self.rnn = rnn
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.rnn(x)[0]
-        return out
 
 
 def test_weights_that_are_not_finite_are_never_decomposed() -> None:

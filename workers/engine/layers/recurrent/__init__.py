@@ -1,0 +1,1 @@
+"""Recurrent layers: which of their weights are layers of their own, and what each may become."""

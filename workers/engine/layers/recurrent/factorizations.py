@@ -1,0 +1,194 @@
+"""What stacked gate weights may become: a right factor that all share, and a map to the gates of each."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import product
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workers.engine.decomposition.cp import cp, cp_errors, full_rank
+from workers.engine.decomposition.spectrum import relative_tails, singular_energies
+from workers.engine.decomposition.svd import truncated_svd
+from workers.engine.decomposition.tucker import full_tucker, hosvd
+from workers.engine.decomposition.whitening import Root
+from workers.engine.graph import surgery
+from workers.engine.layers.base import Factorization, Rewritten
+from workers.engine.layers.recurrent.layer import GateLayer
+from workers.engine.layers.recurrent.maps import CpMap, GateMap, MatrixMap, TuckerMap
+
+_FINEST = 24  # ranks of a long mode that a grid holds at most
+# Every CP rank needs a fit of its own: a handful, as shares of the rank that costs what the weights do.
+_SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
+
+
+def factorizations(layer: GateLayer) -> list[Factorization[Any]]:
+    """Any stack takes an SVD; gates of equal size are a mode of their own, for Tucker and CP."""
+    heights = {len(tensor) // gates for tensor, gates in zip(layer.tensors, layer.gates, strict=True)}
+    if len(heights) > 1 or sum(layer.gates) == 1:
+        return [Svd(layer)]
+    return [Svd(layer), Tucker(layer), Cp(layer)]
+
+
+class Svd(Factorization[GateLayer]):
+    """Truncated SVD: the right factor is the projection, each weight keeps its rows of the left one."""
+
+    method = "svd"
+
+    @property
+    def max_rank(self) -> tuple[int, ...]:
+        """The rank of the matrix at most."""
+        return (min(self.layer.matrix.shape),)
+
+    @cached_property
+    def _tails(self) -> list[float]:
+        weighting = self.layer.weigh()
+        energies = singular_energies(self.layer.matrix, right=weighting.right, left=weighting.left)
+        tails: list[float] = relative_tails(energies).tolist()
+        return tails
+
+    def cost(self, rank: tuple[int, ...]) -> tuple[int, int]:
+        """r (rows + n)."""
+        layer, (rows, inputs) = self.layer, self.layer.matrix.shape
+        macs = rank[0] * (layer.positions * rows + layer.projections * inputs)
+        return rank[0] * (rows + inputs), macs
+
+    def error(self, rank: tuple[int, ...]) -> float:
+        """The discarded tail of the spectrum."""
+        return self._tails[rank[0]]
+
+    def rewrite(self, rank: tuple[int, ...]) -> Rewritten:
+        """The left factors are the calls' new matrices."""
+        layer, weighting = self.layer, self.layer.weigh()
+        A, B = truncated_svd(layer.matrix, rank[0], right=weighting.right, left=weighting.left)
+        maps, project = split_svd(layer, A, B, range(len(layer.paths)))
+        layer.put(maps, project)
+        return Rewritten((A.double() @ B.double()).to(A.dtype), weighting.warnings)
+
+
+def split_svd(layer: GateLayer, A: Tensor, B: Tensor, places: Sequence[int]) -> tuple[list[GateMap], str]:
+    """Store the factors of the weights at `places`, stacked: each its rows of A; B beside the first."""
+    heights = [len(layer.tensors[place]) for place in places]
+    paths = [f"{layer.paths[place]}_left" for place in places]
+    for path, left in zip(paths, torch.split(A, heights), strict=True):
+        surgery.store(layer.call.module, path, left)
+    project = f"{layer.paths[places[0]]}_right"
+    surgery.store(layer.call.module, project, B)
+    return [MatrixMap((path,)) for path in paths], project
+
+
+class _GateModeFactorization(Factorization[GateLayer]):
+    """A decomposition of the stack as a tensor (gates of all weights, hidden, inputs)."""
+
+    @property
+    def _tensor(self) -> Tensor:
+        return self.layer.matrix.reshape(self._shape[0], -1, self._shape[2])
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        rows, inputs = self.layer.matrix.shape
+        gates = sum(self.layer.gates)
+        return gates, rows // gates, inputs
+
+    @property
+    def _roots(self) -> tuple[Root | None, ...]:
+        """The inputs are a mode; the rows, whose gradients a weighting may know, are two."""
+        return None, None, self.layer.weigh().right
+
+    def _store(self, factors: Mapping[str, Tensor], gate_factor: Tensor) -> tuple[list[str], list[str]]:
+        """Store what all weights share beside the first, each one's rows of the gate factor beside itself."""
+        module, paths = self.layer.call.module, self.layer.paths
+        shared = [f"{paths[0]}_{part}" for part in factors]
+        own = [f"{path}_gates" for path in paths]
+        tensors = [*factors.values(), *torch.split(gate_factor, self.layer.gates)]
+        for path, tensor in zip([*shared, *own], tensors, strict=True):
+            surgery.store(module, path, tensor)
+        return shared, own
+
+
+class Tucker(_GateModeFactorization):
+    """Tucker on all three modes; the inputs' factor is the projection."""
+
+    method = "tucker"
+
+    @property
+    def max_rank(self) -> tuple[int, ...]:
+        """(gates, hidden, inputs), none larger than the other two allow."""
+        sizes = self._shape
+        return tuple(min(size, prod(sizes) // size) for size in sizes)
+
+    def ranks(self, step: int) -> Iterator[tuple[int, ...]]:
+        """Every rank of the gates, which are few, and a grid not too fine for the other modes."""
+        gates, *long = self.max_rank
+        coarse = [-(-most // (_FINEST * step)) * step for most in long]
+        return product(range(1, gates + 1), *(range(c, m + 1, c) for c, m in zip(coarse, long, strict=True)))
+
+    @cached_property
+    def _errors(self) -> Tensor:
+        return hosvd(self._tensor, self._roots).relative_errors()
+
+    def cost(self, rank: tuple[int, ...]) -> tuple[int, int]:
+        """Core and three factors; the core and the hidden factor work for each weight anew."""
+        layer, (gates, hidden, inputs), (a, b, c) = self.layer, self._shape, rank
+        weights = a * b * c + gates * a + hidden * b + inputs * c
+        each = a * b * c + a * b * hidden
+        maps = len(layer.paths) * each + gates * a * hidden
+        return weights, layer.positions * maps + layer.projections * inputs * c
+
+    def error(self, rank: tuple[int, ...]) -> float:
+        """The discarded energy of the higher-order spectrum."""
+        return float(self._errors[tuple(r - 1 for r in rank)])
+
+    def rewrite(self, rank: tuple[int, ...]) -> Rewritten:
+        """Three maps instead of one, for each weight."""
+        layer = self.layer
+        core, gate, hidden, inputs = full_tucker(self._tensor, rank, roots=self._roots)
+        factors = {"factor_in": inputs.T, "core": core.flatten(0, 1), "factor_out": hidden}
+        (project, *shared), own = self._store(factors, gate)
+        layer.put([TuckerMap((*shared, path), (rank[0], rank[1])) for path in own], project)
+        rebuilt = torch.einsum("abc,ga,hb,nc->ghn", core, gate, hidden, inputs)
+        return Rewritten(rebuilt.flatten(0, 1), layer.weigh().warnings)
+
+
+class Cp(_GateModeFactorization):
+    """Sums of outer products over gates, hidden and inputs; the inputs' factor is the projection."""
+
+    method = "cp"
+
+    def __init__(self, layer: GateLayer) -> None:
+        super().__init__(layer)
+        self._errors: dict[int, float] = {}
+
+    @property
+    def max_rank(self) -> tuple[int, ...]:
+        """No tensor of this shape needs more terms."""
+        return (full_rank(self._shape),)
+
+    def ranks(self, step: int) -> Iterator[tuple[int, ...]]:
+        """A handful of multiples of `step`."""
+        break_even = prod(self._shape) / sum(self._shape)
+        aligned = {round(share * break_even / step) * step for share in _SHARES}
+        return ((rank,) for rank in sorted(aligned) if 1 <= rank <= self.max_rank[0])
+
+    def cost(self, rank: tuple[int, ...]) -> tuple[int, int]:
+        """r (gates + hidden + inputs); the hidden factor works for every gate anew."""
+        layer, (gates, hidden, inputs) = self.layer, self._shape
+        macs = rank[0] * (layer.positions * gates * hidden + layer.projections * inputs)
+        return rank[0] * (gates + hidden + inputs), macs
+
+    def error(self, rank: tuple[int, ...]) -> float:
+        """What a few sweeps reach: the fit comes to that or less."""
+        if rank[0] not in self._errors:
+            [self._errors[rank[0]]] = cp_errors(self._tensor, rank, roots=self._roots)
+        return self._errors[rank[0]]
+
+    def rewrite(self, rank: tuple[int, ...]) -> Rewritten:
+        """Two maps instead of one, for each weight."""
+        layer, found = self.layer, cp(self._tensor, rank[0], roots=self._roots)
+        gate, hidden, inputs = found.factors
+        (project, *shared), own = self._store({"factor_in": inputs.T, "factor_out": hidden}, gate)
+        layer.put([CpMap((*shared, path)) for path in own], project)
+        rebuilt = torch.einsum("gr,hr,nr->ghn", gate, hidden, inputs)
+        return Rewritten(rebuilt.flatten(0, 1), layer.weigh().warnings)
