@@ -2,7 +2,7 @@
 errors."""
 
 from collections.abc import Iterable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -67,6 +67,7 @@ def weigh(context: Context, layers: Sequence[Layer], by: Weighting) -> None:
             layer.weigh = partial(_weighting, path, _SIDES[by], layer.takes_mean)
 
 
+@lru_cache(maxsize=1)  # every method of a layer asks, one after the other
 def _weighting(path: Path, sides: Sides, centred: bool) -> weights.Weighting:
     return weighting(Moments.load(path), sides, centred=centred)
 

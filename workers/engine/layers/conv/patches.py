@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from workers.engine.decomposition.whitening import Root, root
 
-POSITIONS = 4096
+POSITIONS = 1024
 """How many patches of one call are looked at: all of them would be ∏k times as large as the input."""
 
 
