@@ -42,7 +42,7 @@ def split(
         ValueError: the rank is out of range.
     """
     channels_out, channels_in, *kernel = W.shape
-    A, B = truncated_svd(_matrix(W, axes), rank, right=right, left=left)
+    A, B = truncated_svd(matrix(W, axes), rank, right=right, left=left)
     first = B.reshape(rank, channels_in, *(k if axis in axes else 1 for axis, k in enumerate(kernel)))
     second = A.T.reshape(rank, channels_out, *(1 if axis in axes else k for axis, k in enumerate(kernel)))
     return first, second.transpose(0, 1).contiguous()
@@ -55,7 +55,7 @@ def split_energies(
 
     Their `relative_tails` are its squared relative errors, exactly, for all ranks at once.
     """
-    return singular_energies(_matrix(W, axes), right=right, left=left)
+    return singular_energies(matrix(W, axes), right=right, left=left)
 
 
 def full_rank(shape: tuple[int, ...], axes: Collection[int]) -> int:
@@ -65,8 +65,9 @@ def full_rank(shape: tuple[int, ...], axes: Collection[int]) -> int:
     return min(channels_in * first, channels_out * prod(kernel) // first)
 
 
-def _matrix(W: Tensor, axes: Collection[int]) -> Tensor:
-    """(C_out · the second's axes, C_in · the first's)."""
+def matrix(W: Tensor, axes: Collection[int]) -> Tensor:
+    """A kernel (C_out, C_in, *k) laid out as (C_out · the second's axes, C_in · the first's): what `split`
+    truncates."""
     mine = [2 + axis for axis in sorted(axes)]
     others = [axis for axis in range(2, W.ndim) if axis not in mine]
     rows = W.shape[0] * prod(W.shape[axis] for axis in others)

@@ -53,7 +53,7 @@ def hosvd(W: Tensor, roots: Roots = (None, None)) -> Hosvd:
         roots: for each decomposed mode the root of its second moment, or None for the identity.
     """
     weighted = whitened_modes(W, roots)
-    bases = tuple(left_basis(_unfold(weighted, mode))[0] for mode in range(len(roots)))
+    bases = tuple(left_basis(unfold(weighted, mode))[0] for mode in range(len(roots)))
     return Hosvd(_project(weighted, bases), bases)
 
 
@@ -124,7 +124,7 @@ def _hooi(core: Tensor, ranks: Sequence[int]) -> list[Tensor]:
     for _ in range(_SWEEPS if len(truncated) > 1 else 0):
         for mode in truncated:
             others = _project(core, bases, but=mode)
-            bases[mode] = leading_left_vectors(_unfold(others, mode), ranks[mode])
+            bases[mode] = leading_left_vectors(unfold(others, mode), ranks[mode])
     return bases
 
 
@@ -150,5 +150,6 @@ def _mode_product(W: Tensor, M: Tensor, mode: int) -> Tensor:
     return product.movedim(0, mode)
 
 
-def _unfold(W: Tensor, mode: int) -> Tensor:
+def unfold(W: Tensor, mode: int) -> Tensor:
+    """Laid out as a matrix whose rows are one mode: (size of the mode, the others)."""
     return W.movedim(mode, 0).flatten(1)

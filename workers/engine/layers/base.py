@@ -247,6 +247,11 @@ class Factorization(ABC, Generic[L]):
     def rewrite(self, rank: tuple[int, ...]) -> Rewritten:
         """Put the form at this rank into the graph, in place."""
 
+    def unfoldings(self) -> Sequence[Sequence[Tensor]]:
+        """For each number of the rank the matrices, one a group, whose own rank it bounds. Empty where the rank
+        is that of no matrix."""
+        return ()
+
     def form(self, rank: tuple[int, ...]) -> Form:
         """The form at one rank within `max_rank`."""
         weights, macs = self.cost(rank)

@@ -1,7 +1,7 @@
 """Layers that multiply by a matrix: linear, addmm and matmul. They take an SVD or a tensor train."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from math import prod
 from typing import Any, ClassVar
@@ -72,6 +72,10 @@ class SvdFactorization(Factorization[MatrixLayer]):
     def max_rank(self) -> tuple[int, ...]:
         """The rank of the matrix at most."""
         return (min(self.layer.matrix.shape),)
+
+    def unfoldings(self) -> Sequence[Sequence[Tensor]]:
+        """The matrix."""
+        return ([self.layer.matrix],)
 
     @cached_property
     def _tails(self) -> list[float]:

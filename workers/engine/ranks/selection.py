@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Literal
 
+from workers.engine.decomposition.spectrum import singular_energies
+from workers.engine.decomposition.vbmf import evbmf_rank
 from workers.engine.errors import EngineError
 from workers.engine.layers.base import Factorization, Form, Layer
 from workers.engine.ranks.allocation import Option, UnreachableBudgetError, allocate, front
@@ -95,6 +97,26 @@ def by_energy(layers: Sequence[Layer], rules: Rules, *, of: Currency, energy: fl
         return min(within, key=lambda form: _cost_of_form(form, of), default=None)
 
     return _one_by_one(layers, rules, of, choose)
+
+
+def by_vbmf(layers: Sequence[Layer], rules: Rules, *, of: Currency) -> list[Decision]:
+    """Every layer takes the ranks at which its own matrices stand out of noise, in the method where that is
+    cheapest (Nakajima et al. 2013; for Tucker, Kim et al. 2016). Blind to the data and to the budget."""
+
+    def choose(layer: Layer, _: Sequence[Form]) -> Form | None:
+        ranks = {each: rank for each in rules.allowed(layer) if (rank := _signal(each))}
+        forms = [form for each, rank in ranks.items() if layer.saves(form := each.form(rank))]
+        return min(forms, key=lambda form: _cost_of_form(form, of), default=None)
+
+    return _one_by_one(layers, rules, of, choose)
+
+
+def _signal(factorization: Factorization[Any]) -> tuple[int, ...]:
+    """The rank of the signal for each number of the rank: 1 at least, of several groups the largest."""
+    return tuple(
+        max(1, *(evbmf_rank(singular_energies(M), (M.shape[0], M.shape[1])) for M in matrices))
+        for matrices in factorization.unfoldings()
+    )
 
 
 def explicit(layers: Sequence[Layer], rules: Rules, *, of: Currency) -> list[Decision]:

@@ -3,16 +3,25 @@
 from collections.abc import Sequence
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from tests.workers.engine.networks import Convolutional, image_network, seeded, vector_network
 from workers.engine.errors import EngineError
 from workers.engine.graph.network import Network
 from workers.engine.layers.find import find
 from workers.engine.measure import cost
-from workers.engine.ranks.selection import Currency, Decision, Rules, by_budget, by_energy, by_fraction
+from workers.engine.ranks.selection import (
+    Currency,
+    Decision,
+    Rules,
+    by_budget,
+    by_energy,
+    by_fraction,
+    by_vbmf,
+)
 
 ANY = Rules(frozenset({"svd", "tucker"}))
 
@@ -101,3 +110,45 @@ def test_energy_is_retained_by_every_layer_at_the_least_cost(energy: float) -> N
         forms = [form for each in ANY.allowed(decision.layer) for form in each.forms(8)]
         cheaper = [form for form in forms if form.macs < decision.form.macs]
         assert all(1 - form.error < energy for form in cheaper)
+
+
+class Planted(nn.Module):
+    """Weights of known ranks under faint noise, and one of nothing but noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.signal, self.noise = nn.Linear(96, 64), nn.Linear(64, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.noise(self.signal(x))
+
+
+def test_vbmf_finds_the_rank_of_what_stands_out_of_noise_whatever_the_budget() -> None:
+    seeded()
+    module = Planted()
+    with torch.no_grad():
+        module.signal.weight.copy_(torch.randn(64, 5) @ torch.randn(5, 96) + 0.05 * torch.randn(64, 96))
+        module.noise.weight.copy_(0.05 * torch.randn(64, 64))
+    decisions = by_vbmf(find(vector_network(module, 96)), ANY, of="macs")
+    assert {d.layer.name: d.form and d.form.rank for d in decisions} == {"signal": (5,), "noise": (1,)}
+
+
+def test_vbmf_takes_the_ranks_of_both_channel_modes_for_tucker() -> None:
+    seeded()
+    conv = nn.Conv2d(48, 64, 3, padding=1)
+    core, out, inside = torch.randn(7, 4, 3, 3), torch.randn(64, 7), torch.randn(48, 4)
+    with torch.no_grad():
+        conv.weight.copy_(torch.einsum("abhw,oa,ib->oihw", core, out, inside))
+        conv.weight.add_(0.05 * torch.randn_like(conv.weight))
+    rules = Rules(frozenset({"tucker"}))
+    [decision] = by_vbmf(find(image_network(conv, size=8, channels=48)), rules, of="macs")
+    assert decision.form
+    assert decision.form.rank == (7, 4)
+
+
+def test_vbmf_leaves_a_layer_dense_that_only_takes_methods_without_a_matrix() -> None:
+    seeded()
+    rules = Rules(frozenset({"tensor_train"}))
+    [decision] = by_vbmf(find(vector_network(nn.Linear(64, 64), 64)), rules, of="macs")
+    assert decision.form is None
+    assert decision.reason

@@ -1,13 +1,14 @@
 """One truncation, two convolutions: spatial SVD, channel SVD and its mirror, and the SVD of a 1×1."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from workers.engine.decomposition.spectrum import relative_tails
-from workers.engine.decomposition.splitting import full_rank, split, split_energies
+from workers.engine.decomposition.splitting import full_rank, matrix, split, split_energies
 from workers.engine.layers.conv.chain import Chain, Stage
 from workers.engine.layers.conv.factorization import ChainFactorization, Fit, Rank
 from workers.engine.layers.weighting import Weighting
@@ -30,6 +31,10 @@ class SplitFactorization(ChainFactorization):
     def max_rank(self) -> Rank:
         """Of the kernel laid out as a matrix."""
         return (full_rank(self.layer.shape[1:], self.first),)
+
+    def unfoldings(self) -> Sequence[Sequence[Tensor]]:
+        """Every group's kernel, laid out as a matrix."""
+        return ([matrix(kernel, self.first) for kernel in self.layer.kernels],)
 
     def chain(self, rank: Rank) -> Chain:
         """Two stages."""

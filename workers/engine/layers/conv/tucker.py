@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from workers.engine.decomposition.tucker import full_tucker, hosvd, tucker2
+from workers.engine.decomposition.tucker import full_tucker, hosvd, tucker2, unfold
 from workers.engine.decomposition.whitening import Root
 from workers.engine.graph import surgery
 from workers.engine.layers.base import Factors, Site
@@ -40,6 +40,10 @@ class TuckerFactorization(ChainFactorization):
     def max_rank(self) -> Rank:
         """(C_out, C_in) of a group."""
         return self.layer.shape[1:3]
+
+    def unfoldings(self) -> Sequence[Sequence[Tensor]]:
+        """Every group's kernel, unfolded along its channels."""
+        return [[unfold(kernel, mode) for kernel in self.layer.kernels] for mode in (0, 1)]
 
     def chain(self, rank: Rank) -> Chain:
         """Three stages."""
@@ -79,6 +83,11 @@ class FullTuckerFactorization(ConvFactorization):
     def max_rank(self) -> Rank:
         """(C_out, C_in, *k)."""
         return self.layer.shape[1:]
+
+    def unfoldings(self) -> Sequence[Sequence[Tensor]]:
+        """The kernel, unfolded along every mode."""
+        [kernel] = self.layer.kernels
+        return [[unfold(kernel, mode)] for mode in range(kernel.ndim)]
 
     def ranks(self, step: int) -> Iterator[Rank]:
         """The grid for channels; every rank of the kernel's axes, which are short."""

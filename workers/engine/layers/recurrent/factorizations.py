@@ -12,7 +12,7 @@ from torch import Tensor
 from workers.engine.decomposition.cp import cp, cp_errors, full_rank
 from workers.engine.decomposition.spectrum import relative_tails, singular_energies
 from workers.engine.decomposition.svd import truncated_svd
-from workers.engine.decomposition.tucker import full_tucker, hosvd
+from workers.engine.decomposition.tucker import full_tucker, hosvd, unfold
 from workers.engine.decomposition.whitening import Root
 from workers.engine.graph import surgery
 from workers.engine.layers.base import Factorization, Rewritten
@@ -41,6 +41,10 @@ class Svd(Factorization[GateLayer]):
     def max_rank(self) -> tuple[int, ...]:
         """The rank of the matrix at most."""
         return (min(self.layer.matrix.shape),)
+
+    def unfoldings(self) -> Sequence[Sequence[Tensor]]:
+        """The stack."""
+        return ([self.layer.matrix],)
 
     @cached_property
     def _tails(self) -> list[float]:
@@ -118,6 +122,10 @@ class Tucker(_GateModeFactorization):
         """(gates, hidden, inputs), none larger than the other two allow."""
         sizes = self._shape
         return tuple(min(size, prod(sizes) // size) for size in sizes)
+
+    def unfoldings(self) -> Sequence[Sequence[Tensor]]:
+        """The tensor, unfolded along every mode."""
+        return [[unfold(self._tensor, mode)] for mode in range(3)]
 
     def ranks(self, step: int) -> Iterator[tuple[int, ...]]:
         """Every rank of the gates, which are few, and a grid not too fine for the other modes."""

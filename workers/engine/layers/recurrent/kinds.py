@@ -115,6 +115,10 @@ class InputSvd(Factorization[HiddenLayer]):
         """The rank of the next layer's matrix at most."""
         return (min(self._matrix.shape),)
 
+    def unfoldings(self) -> Sequence[Sequence[Tensor]]:
+        """The next layer's matrix."""
+        return ([self._matrix],)
+
     def cost(self, rank: tuple[int, ...]) -> tuple[int, int]:
         """The hidden matrix, and r (rows + n) for the other."""
         weights = self.layer.tensors[0].numel() + rank[0] * sum(self._matrix.shape)
