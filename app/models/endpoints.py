@@ -9,8 +9,8 @@ from app.uploads.service import item_fields
 
 
 class Model(UploadItem):
-    """A model; from `inputs` on only when it is ready. MACs are for batch 1. Where a job asks for `joint_svd`,
-    `pairs` stand for their members among the `layers`."""
+    """A model; from `inputs` on only when it is ready. MACs are for batch 1. Where a job asks for
+    `joint_svd`, `pairs` stand for their members among the `layers`."""
 
     inputs: list[ArrayInfo] | None = None
     outputs: list[ArrayInfo] | None = None

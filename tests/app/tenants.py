@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from app.contract.problem import Problem
 from app.contract.spec import JobSpec
+from app.contract.summary import ModelSummary
 from app.db.session import reading, writing
 from app.db.tables import Document, Job
 from app.keys import service as keys
@@ -18,7 +19,7 @@ from app.queue.lifecycle import Claimed, Ending
 
 ZIP = b"PK\x03\x04" + bytes(60)
 
-MODEL_SUMMARY: Document = {
+_FOUND: Document = {
     "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 1, 28, 28]}],
     "outputs": [{"name": "logits", "dtype": "float32", "shape": ["batch", 10]}],
     "parameters": 1000,
@@ -35,6 +36,7 @@ MODEL_SUMMARY: Document = {
         {"name": "norm", "kind": "batch_norm", "shape": [64], "parameters": 10, "macs": 10},
     ],
 }  # fmt: skip
+MODEL_SUMMARY: Document = ModelSummary.model_validate(_FOUND).model_dump(mode="json")
 IMAGES: Document = {"name": "x", "dtype": "float32", "shape": [40, 1, 28, 28]}
 LABELS: Document = {"name": "target", "dtype": "int64", "shape": [40], "minimum": 0, "maximum": 9}
 

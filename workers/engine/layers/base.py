@@ -248,8 +248,8 @@ class Factorization(ABC, Generic[L]):
         """Put the form at this rank into the graph, in place."""
 
     def unfoldings(self) -> Sequence[Sequence[Tensor]]:
-        """For each number of the rank the matrices, one a group, whose own rank it bounds. Empty where the rank
-        is that of no matrix."""
+        """For each number of the rank the matrices, one a group, whose own rank it bounds. Empty where the
+        rank is that of no matrix."""
         return ()
 
     def form(self, rank: tuple[int, ...]) -> Form:

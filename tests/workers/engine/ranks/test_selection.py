@@ -120,7 +120,8 @@ class Planted(nn.Module):
         self.signal, self.noise = nn.Linear(96, 64), nn.Linear(64, 64)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.noise(self.signal(x))
+        out: Tensor = self.noise(self.signal(x))
+        return out
 
 
 def test_vbmf_finds_the_rank_of_what_stands_out_of_noise_whatever_the_budget() -> None:
