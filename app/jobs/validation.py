@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from app.contract.spec import JobSpec, Task
+from app.contract.spec import BudgetRanks, CrossValidationRanks, FractionRanks, JobSpec, Task
 from app.contract.summary import ArrayInfo, DatasetSummary, ModelSummary
 from app.errors import Unprocessable
 from app.jobs.layer_rules import check_layers
@@ -21,6 +21,7 @@ def resolve(spec: JobSpec, model: ModelSummary, data: Mapping[str, DatasetSummar
     `data` holds the data sets by role, `train` and `test`.
     """
     check_layers(spec, model)
+    _check_ranks(spec, data)
     if spec.data.train is not None and spec.data.train == spec.data.test:
         raise Unprocessable(
             "test_is_train",
@@ -41,6 +42,28 @@ def resolve(spec: JobSpec, model: ModelSummary, data: Mapping[str, DatasetSummar
             field="data",
         )
     return spec.model_copy(update={"task": task})
+
+
+def _check_ranks(spec: JobSpec, data: Mapping[str, DatasetSummary]) -> None:
+    """Folds are of train rows; and a selection that is blind to the budget makes one candidate only."""
+    ranks = spec.ranks
+    if isinstance(ranks, CrossValidationRanks):
+        rows = data["train"].rows if "train" in data else 0
+        if rows < max(ranks.folds, LEAST_TRAIN_ROWS):
+            raise Unprocessable(
+                "too_few_rows",
+                f"Cross-validation over {ranks.folds} folds needs train data; {rows} rows are too few.",
+                hint="Name a larger data set in `data.train`, or ask for another selection.",
+                field="ranks.folds" if rows else "data.train",
+            )
+    budgeted = isinstance(ranks, BudgetRanks) or (isinstance(ranks, FractionRanks) and not ranks.fraction)
+    if not budgeted and len(spec.target.keeps) > 1:
+        raise Unprocessable(
+            "keeps_ignored",
+            f"The selection {ranks.selection} does not look at `keep`: every candidate would be the same.",
+            hint="Ask for the selection `budget` or `fraction`, or give one `keep`.",
+            field="target.keep",
+        )
 
 
 def _default_task(data: Mapping[str, DatasetSummary]) -> Task:

@@ -2,9 +2,10 @@
 errors."""
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -34,21 +35,34 @@ _SIDES: dict[Weighting, Sides] = {
 }
 
 
-def gather(context: Context, layers: Sequence[Layer]) -> None:
-    """Write the moments of every layer that can be factorized; without calibration rows there are none."""
+def gather(context: Context, layers: Sequence[Layer], *, parts: int = 1) -> None:
+    """Write the moments of every layer that can be factorized, of each part of the rows by itself; without
+    calibration rows there are none."""
     rows = calibration_rows(context)
     if rows is None or context.spec.calibration.weighting is Weighting.NONE:
         return
-    _folder(context).mkdir()
     index = {layer.name: position for position, layer in enumerate(layers)}
-    collect(
-        context.original,
-        layers,
-        partial(batches, context, rows),
-        goal=_goal(context),
-        memory=context.spec.calibration.memory_mb * _MEGABYTE,
-        keep=lambda layer, moments: moments.save(_folder(context) / f"{index[layer.name]}.npz"),
-    )
+    for part in range(parts):
+        folder = _folder(context) / str(part)
+        folder.mkdir(parents=True)
+
+        def keep(layer: Layer, moments: Moments, folder: Path = folder) -> None:
+            moments.save(folder / f"{index[layer.name]}.npz")
+
+        collect(
+            context.original,
+            layers,
+            partial(batches, context, fold(rows, part, parts)),
+            goal=_goal(context),
+            memory=context.spec.calibration.memory_mb * _MEGABYTE,
+            keep=keep,
+        )
+
+
+def fold(rows: Examples, part: int, parts: int, *, others: bool = False) -> Examples:
+    """One of several parts of the rows, or all the others."""
+    mine = np.arange(len(rows)) % parts == part
+    return rows.take(np.flatnonzero(~mine if others else mine))
 
 
 def candidates(context: Context) -> list[Weighting]:
@@ -59,17 +73,21 @@ def candidates(context: Context) -> list[Weighting]:
     return list(_SIDES) if asked is Weighting.AUTO else [asked]
 
 
-def weigh(context: Context, layers: Sequence[Layer], by: Weighting) -> None:
-    """Tell every layer what was gathered about it; `layers` in the order of `gather`."""
+def weigh(context: Context, layers: Sequence[Layer], by: Weighting, *, without: int | None = None) -> None:
+    """Tell every layer what was gathered about it, all parts together but the one left out; `layers` in the
+    order of `gather`."""
+    folder = _folder(context)
+    parts = sorted(folder.iterdir()) if folder.exists() else []
     for index, layer in enumerate(layers):
-        path = _folder(context) / f"{index}.npz"
-        if path.exists():
-            layer.weigh = partial(_weighting, path, _SIDES[by], layer.takes_mean)
+        paths = [part / f"{index}.npz" for part in parts if part.name != str(without)]
+        found = tuple(path for path in paths if path.exists())
+        if found:
+            layer.weigh = partial(_weighting, found, _SIDES[by], layer.takes_mean)
 
 
 @lru_cache(maxsize=1)  # every method of a layer asks, one after the other
-def _weighting(path: Path, sides: Sides, centred: bool) -> weights.Weighting:
-    return weighting(Moments.load(path), sides, centred=centred)
+def _weighting(paths: tuple[Path, ...], sides: Sides, centred: bool) -> weights.Weighting:
+    return weighting(reduce(Moments.plus, map(Moments.load, paths)), sides, centred=centred)
 
 
 def calibration_rows(context: Context) -> Examples | None:

@@ -20,6 +20,8 @@ from workers.engine.errors import EngineError
 from workers.engine.formats import arrays, pt2
 from workers.engine.graph.canonical import canonicalise
 from workers.engine.graph.network import Network
+from workers.engine.layers.base import Layer
+from workers.engine.layers.find import find
 from workers.messages import Advanced, Message, Noticed, Order, StageFinished, StageStarted
 
 # How much of a job's time each stage is expected to take: what progress is made of.
@@ -75,6 +77,10 @@ class Context:
     def task(self) -> Task:
         """The task that the metric belongs to; without targets there is none."""
         return self.spec.task or Task.NONE
+
+    def layers(self, network: Network) -> list[Layer]:
+        """The layers of the original, or of a copy of it, as this job decides about them."""
+        return find(network, joint=self.spec.joint)
 
     def input(self, role: str) -> Path:
         """An uploaded file."""

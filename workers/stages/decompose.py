@@ -5,35 +5,19 @@ original on rows held out of the calibration is kept.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
-from app.contract.plan import LayerPlan, Plan
+from app.contract.plan import Plan
 from app.contract.report import Trial
 from app.contract.status import Stage
-from workers.engine.batch_norm import correct_batch_norm
 from workers.engine.formats import pt2
-from workers.engine.graph import surgery
-from workers.engine.graph.network import Network, trace
-from workers.engine.layers.base import Form, Layer, relative_error
-from workers.engine.layers.find import find
-from workers.engine.layers.substitute import Substitute, substitute
 from workers.engine.measure.output_error import output_errors
 from workers.stages.calibration import Judge, batches, calibration_rows, candidate_judge, held_out, weigh
+from workers.stages.carry_out import Decomposed, carry_out
 from workers.stages.context import Context, load, save
 from workers.stages.plan import planned
 
 _PLANS, _TRIALS = "plans.json", "trials-{}.json"
-_REPAIR_ROWS = 128
-
-
-@dataclass(frozen=True)
-class Decomposed:
-    """A plan carried out: the network, the plan with measured errors, and the dense tensors it stands for."""
-
-    network: Network
-    plan: Plan
-    substitutes: dict[str, Substitute]
 
 
 def run(context: Context) -> None:
@@ -60,37 +44,13 @@ def trials(context: Context, index: int) -> list[Trial]:
     return load(context.folder(Stage.DECOMPOSE) / _TRIALS.format(index), list[Trial])
 
 
-def decompose(original: Network, plan: Plan, weigh: Callable[[list[Layer]], None]) -> Decomposed:
-    """A rewritten copy of `original`, and the plan with the measured errors."""
-    copy = original.copy()
-    layers = find(copy)
-    weigh(layers)
-    by_name = {layer.name: layer for layer in layers}
-    substitutes: dict[str, Substitute] = {}
-    done = [_apply(by_name[layer.name], layer, substitutes) for layer in plan.layers]
-    surgery.prune(copy.module)
-    network = trace(copy.module, copy.inputs)
-    return Decomposed(network, plan.model_copy(update={"layers": done}), substitutes)
-
-
-def _apply(layer: Layer, plan: LayerPlan, substitutes: dict[str, Substitute]) -> LayerPlan:
-    if plan.rank is None:
-        return plan
-    W = layer.weight
-    form = Form(plan.method, tuple(plan.rank), plan.parameters[1], plan.macs[1], plan.discarded_energy)
-    rewritten, substitutes[plan.name] = substitute(layer, form)
-    error = relative_error(W, rewritten.weight)
-    return plan.model_copy(update={"weight_error": error, "warnings": list(rewritten.warnings)})
-
-
 def _judged(context: Context, plan: Plan, judge: Judge) -> Decomposed:
-    made = decompose(context.original, plan, lambda layers: weigh(context, layers, plan.weighting))
-    rows = calibration_rows(context)
-    if rows is not None:
-        correct_batch_norm(context.original, made.network, batches(context, rows.first(_REPAIR_ROWS)))
+    copy = context.original.copy()
+    layers = context.layers(copy)
+    weigh(context, layers, plan.weighting)
+    made = carry_out(context, plan, copy, layers, calibration_rows(context))
     divergence = judge.divergence(made.network) if judge else None
-    plan = made.plan.model_copy(update={"divergence": divergence})
-    return Decomposed(made.network, plan, made.substitutes)
+    return replace(made, plan=made.plan.model_copy(update={"divergence": divergence}))
 
 
 def _divergence(made: Decomposed) -> float:
@@ -112,6 +72,8 @@ def _with_output_errors(context: Context, made: Decomposed) -> Plan:
     rows = held_out(context)
     if rows is None:
         return made.plan
-    errors = output_errors(context.original, find(context.original), made.substitutes, batches(context, rows))
+    errors = output_errors(
+        context.original, context.layers(context.original), made.substitutes, batches(context, rows)
+    )
     layers = [layer.model_copy(update={"output_error": errors.get(layer.name)}) for layer in made.plan.layers]
     return made.plan.model_copy(update={"layers": layers})

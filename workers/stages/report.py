@@ -8,7 +8,7 @@ from app.contract.plan import LayerPlan, Plan
 from app.contract.report import Candidate, Environment, LayerReport, Measured, Report
 from app.contract.status import Stage
 from workers.engine.measure import environment
-from workers.stages import finetune
+from workers.stages import cross_validation, finetune
 from workers.stages.context import Context, load
 from workers.stages.decompose import decomposed, trials
 from workers.stages.measure import CandidateMeasured, Measurements
@@ -30,6 +30,7 @@ def write_report(context: Context) -> Report:
             _candidate(context, index, plan, found.original, candidate)
             for index, (plan, candidate) in enumerate(zip(plans, found.candidates, strict=True))
         ],
+        cross_validation=cross_validation.found(context),
         warnings=context.noticed,
         seconds=_seconds(context),
     )

@@ -314,3 +314,25 @@ def test_a_pair_stands_for_its_members_where_joint_svd_is_asked_for() -> None:
         "no_such_layer",
         "layers.0.match",
     )
+
+
+@pytest.mark.parametrize(
+    ("arrays", "folds", "refusal"),
+    [
+        (None, 4, ("too_few_rows", "data.train")),
+        ([IMAGES, LABELS], 12, ("too_few_rows", "ranks.folds")),
+    ],
+)
+def test_folds_need_train_rows(arrays: list[Document] | None, folds: int, refusal: tuple[str, str]) -> None:
+    ranks = {"selection": "cross_validation", "folds": folds}
+    assert _refused(arrays, rows=11, ranks=ranks) == refusal
+    assert _resolve([IMAGES, LABELS], rows=40, ranks=ranks).ranks.selection == "cross_validation"
+
+
+@pytest.mark.parametrize(
+    "ranks", [{"selection": "energy"}, {"selection": "vbmf"}, {"selection": "fraction", "fraction": 0.4}]
+)
+def test_several_budgets_for_ranks_that_are_blind_to_them_are_refused(ranks: Document) -> None:
+    keeps = {"keep": [0.5, 0.3]}
+    assert _refused(ranks=ranks, target=keeps) == ("keeps_ignored", "target.keep")
+    assert _resolve(ranks={"selection": "fraction"}, target=keeps).target.keeps == [0.5, 0.3]

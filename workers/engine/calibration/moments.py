@@ -70,6 +70,18 @@ class Moments:
         self.outputs = moment if self.outputs is None else self.outputs + moment
         self.output_count += len(vectors)
 
+    def plus(self, other: "Moments") -> "Moments":
+        """What both have seen of the same weight."""
+        seen = [each.outputs for each in (self, other) if each.outputs is not None]
+        return Moments(
+            self.inputs + other.inputs,
+            self.total + other.total,
+            self.count + other.count,
+            sum(seen[1:], seen[0]) if seen else None,
+            self.output_count + other.output_count,
+            self.tied,
+        )
+
     def save(self, path: Path) -> None:
         """Write to a .npz file."""
         outputs = np.empty((0, 0)) if self.outputs is None else self.outputs.numpy()

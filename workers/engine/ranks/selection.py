@@ -82,33 +82,38 @@ def by_fraction(layers: Sequence[Layer], rules: Rules, *, of: Currency, fraction
     """Every layer keeps at most `fraction` of its own cost, with the least error that allows. Blind to
     which layers matter."""
 
-    def choose(layer: Layer, forms: Sequence[Form]) -> Form | None:
-        within = [form for form in forms if _cost_of_form(form, of) <= fraction * _cost(layer, of)]
-        return min(within, key=lambda form: form.error, default=None)
+    def choose(layer: Layer) -> Form | None:
+        def within(form: Form) -> bool:
+            return _cost_of_form(form, of) <= fraction * _cost(layer, of)
 
-    return _one_by_one(layers, rules, of, choose)
+        return min(_aligned(layer, rules, of, within), key=lambda form: form.error, default=None)
+
+    return _one_by_one(layers, rules, choose)
 
 
 def by_energy(layers: Sequence[Layer], rules: Rules, *, of: Currency, energy: float) -> list[Decision]:
     """Every layer takes its cheapest form that retains `energy` of its squared norm. Blind to the budget."""
 
-    def choose(_: Layer, forms: Sequence[Form]) -> Form | None:
-        within = [form for form in forms if 1.0 - form.error >= energy]
-        return min(within, key=lambda form: _cost_of_form(form, of), default=None)
+    def within(form: Form) -> bool:
+        return 1.0 - form.error >= energy
 
-    return _one_by_one(layers, rules, of, choose)
+    def choose(layer: Layer) -> Form | None:
+        forms = _aligned(layer, rules, of, within)
+        return min(forms, key=lambda form: _cost_of_form(form, of), default=None)
+
+    return _one_by_one(layers, rules, choose)
 
 
 def by_vbmf(layers: Sequence[Layer], rules: Rules, *, of: Currency) -> list[Decision]:
     """Every layer takes the ranks at which its own matrices stand out of noise, in the method where that is
     cheapest (Nakajima et al. 2013; for Tucker, Kim et al. 2016). Blind to the data and to the budget."""
 
-    def choose(layer: Layer, _: Sequence[Form]) -> Form | None:
+    def choose(layer: Layer) -> Form | None:
         ranks = {each: rank for each in rules.allowed(layer) if (rank := _signal(each))}
         forms = [form for each, rank in ranks.items() if layer.saves(form := each.form(rank))]
         return min(forms, key=lambda form: _cost_of_form(form, of), default=None)
 
-    return _one_by_one(layers, rules, of, choose)
+    return _one_by_one(layers, rules, choose)
 
 
 def _signal(factorization: Factorization[Any]) -> tuple[int, ...]:
@@ -119,20 +124,15 @@ def _signal(factorization: Factorization[Any]) -> tuple[int, ...]:
     )
 
 
-def explicit(layers: Sequence[Layer], rules: Rules, *, of: Currency) -> list[Decision]:
+def explicit(layers: Sequence[Layer], rules: Rules) -> list[Decision]:
     """The layers that a rule gives a rank take it; every other stays dense."""
-    return _one_by_one(layers, rules, of, lambda _layer, _forms: None)
+    return _one_by_one(layers, rules, lambda _: None)
 
 
 def _one_by_one(
-    layers: Sequence[Layer],
-    rules: Rules,
-    of: Currency,
-    choose: Callable[[Layer, Sequence[Form]], Form | None],
+    layers: Sequence[Layer], rules: Rules, choose: Callable[[Layer], Form | None]
 ) -> list[Decision]:
-    return [
-        _settle(layer, rules) or _decision(layer, choose(layer, _forms(layer, rules, of))) for layer in layers
-    ]
+    return [_settle(layer, rules) or _decision(layer, choose(layer)) for layer in layers]
 
 
 def _settle(layer: Layer, rules: Rules) -> Decision | None:
@@ -164,11 +164,10 @@ def _decision(layer: Layer, form: Form | None) -> Decision:
     return Decision(layer, form, None if form else "no cheaper form is worth what it would lose")
 
 
-def _forms(layer: Layer, rules: Rules, of: Currency) -> list[Form]:
-    """Aligned forms, or every form of a layer too small for those; none that is dearer in the currency asked
-    for."""
+def _aligned(layer: Layer, rules: Rules, of: Currency, within: Callable[[Form], bool]) -> list[Form]:
+    """The forms cheaper than dense that meet a condition, on the coarsest grid of ranks that has any."""
     for step in _STEPS:
-        found = [form for factorization in rules.allowed(layer) for form in factorization.forms(step)]
+        found = [form for each in rules.allowed(layer) for form in each.forms(step) if within(form)]
         if forms := [form for form in found if _cost_of_form(form, of) < _cost(layer, of)]:
             return forms
     return []

@@ -94,3 +94,14 @@ def test_moments_are_read_as_they_were_written(tmp_path: Path) -> None:
         assert torch.equal(read.total, moments.total)
         assert (read.count, read.output_count) == (moments.count, moments.output_count)
         assert (read.outputs is None) == (moments.outputs is None)
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_moments_of_parts_add_up_to_those_of_the_whole(gradients: bool) -> None:
+    X, G = _data(100, 6), _data(100, 3, seed=1)
+    parts = [_moments(X[:40], G[:40] if gradients else None), _moments(X[40:], G[40:] if gradients else None)]
+    found, whole = parts[0].plus(parts[1]), Moments.empty(6)
+    whole.see_inputs(X)
+    torch.testing.assert_close((found.inputs, found.total), (whole.inputs, whole.total))
+    assert (found.count, found.output_count) == (100, 100 if gradients else 0)
+    assert (found.outputs is None) == (not gradients)
