@@ -3,17 +3,21 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from jsonschema import Draft202012Validator
 
+from app.contract.spec import DEFAULT_METHODS, Calibration, Method, Ranks
 from app.db.migrate import upgrade
 from app.main import create_app
 from app.settings import Settings
 from tests.app.tenants import Tenant
 from tests.processes import Broker
 
+RANKS = get_args(get_args(Ranks)[0])
 HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "workers")
 
 
@@ -96,8 +100,27 @@ def test_the_documentation_needs_no_other_server(tenant: Tenant) -> None:
 
 def test_what_can_be_asked_for_comes_with_its_schemas(tenant: Tenant) -> None:
     body = tenant.client.get("/v1/methods").json()
-    assert [method["name"] for method in body["methods"]] == ["svd", "tucker", "keep"]
+    assert {method["name"] for method in body["methods"]} == set(Method)
+    assert {method["name"] for method in body["methods"] if method["default"]} == set(DEFAULT_METHODS)
     parameters = {choice["name"]: choice["parameters"]["properties"] for choice in body["ranks"]}
+    assert set(parameters) == {kind.model_fields["selection"].annotation.__args__[0] for kind in RANKS}
     assert parameters["energy"]["energy"]["maximum"] == 1.0
-    assert set(parameters) == {"budget", "fraction", "energy"}
+    assert set(body["calibration"]["properties"]) == set(Calibration.model_fields)
     assert (body["outputs"], body["devices"]) == (["pt2", "onnx"], ["auto", "cpu", "cuda"])
+
+
+@pytest.mark.parametrize(
+    ("method", "good", "bad"),
+    [
+        ("svd", [8, [8]], [0, [8, 8]]),
+        ("tucker", [8, [8, 8], [2, 8, 8]], [[8], [1, 2, 3, 4]]),
+        ("full_tucker", [8, [8, 8, 3, 3]], [[8, 8]]),
+    ],
+)
+def test_the_schema_of_a_methods_rank_tells_ranks_from_what_is_none(
+    tenant: Tenant, method: str, good: list[object], bad: list[object]
+) -> None:
+    methods = {each["name"]: each for each in tenant.client.get("/v1/methods").json()["methods"]}
+    validator = Draft202012Validator(methods[method]["parameters"])
+    assert all(validator.is_valid({"rank": rank}) for rank in good)
+    assert not any(validator.is_valid({"rank": rank}) for rank in bad)

@@ -1,0 +1,189 @@
+"""What can be asked for, in words: one entry for every method and every choice of the contract."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.contract.base import Contract
+from app.contract.spec import (
+    DEFAULT_METHODS,
+    BudgetRanks,
+    Calibration,
+    CrossValidationRanks,
+    Device,
+    EnergyRanks,
+    ExplicitRanks,
+    Finetune,
+    FractionRanks,
+    Method,
+    Output,
+    Target,
+    Task,
+    VbmfRanks,
+)
+
+
+class MethodInfo(Contract):
+    """A decomposition: the kinds of layer it is for, what the numbers of its rank are, and their JSON schema.
+    `default` ones are tried where a job names no methods."""
+
+    name: Method
+    description: str
+    layers: list[str]
+    ranks: list[str]
+    default: bool
+    parameters: dict[str, Any]
+
+
+class Choice(Contract):
+    """Something to choose by name, with the JSON schema of its parameters."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class MetricInfo(Contract):
+    """What is measured for a task; the first is the one that is reported with a confidence interval."""
+
+    task: Task
+    metrics: list[str]
+
+
+class Methods(Contract):
+    """Everything a job's body may name."""
+
+    methods: list[MethodInfo]
+    ranks: list[Choice]
+    target: dict[str, Any]
+    calibration: dict[str, Any]
+    finetune: dict[str, Any]
+    metrics: list[MetricInfo]
+    outputs: list[Output]
+    devices: list[Device]
+
+
+_MATRICES = ["linear", "addmm", "matmul"]
+_CONVOLUTIONS = ["conv1d", "conv2d", "conv3d"]
+_TRANSPOSED = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
+_RECURRENT = ["lstm", "gru", "rnn"]
+
+
+def _method(
+    name: Method, description: str, layers: Sequence[str], *ranks: str, lengths: tuple[int, int] | None = None
+) -> MethodInfo:
+    """`lengths` are the least and most numbers of a rank, where they differ by layer."""
+    least, most = lengths or (len(ranks), len(ranks))
+    number = {"type": "integer", "minimum": 1}
+    several = {"type": "array", "items": number, "minItems": least, "maxItems": most}
+    schema = {"type": "object", "properties": {"rank": {"anyOf": [number, several]}}} if ranks else {}
+    return MethodInfo(
+        name=name,
+        description=description,
+        layers=list(layers),
+        ranks=list(ranks),
+        default=name.value in DEFAULT_METHODS,
+        parameters=schema,
+    )
+
+
+def _choice(parameters: type[BaseModel]) -> Choice:
+    schema = parameters.model_json_schema()
+    name = schema["properties"]["selection"]["const"]
+    return Choice(name=name, description=schema.pop("description"), parameters=schema)
+
+
+CATALOGUE = Methods(
+    methods=[
+        _method(
+            Method.SVD,
+            "Truncated singular value decomposition: two thin layers in place of one. Recurrent weights that "
+            "read the same state share the right factor, and so do an embedding and a head tied to it.",
+            [*_MATRICES, "embedding", *_CONVOLUTIONS, *_TRANSPOSED, *_RECURRENT],
+            "the singular values kept",
+        ),
+        _method(
+            Method.TUCKER,
+            "Tucker: a small core between thin factors. Of a convolution a small one between two pointwise "
+            "ones; of a recurrent layer over gates, hidden units and inputs.",
+            [*_CONVOLUTIONS, *_TRANSPOSED, *_RECURRENT],
+            "outputs of the core, or gates",
+            "inputs of the core, or hidden units",
+            "inputs, of recurrent layers alone",
+            lengths=(2, 3),
+        ),
+        _method(
+            Method.SPATIAL_SVD,
+            "A convolution along one axis, then one along the other.",
+            ["conv2d", "conv_transpose2d"],
+            "channels between the two",
+        ),
+        _method(
+            Method.CHANNEL_SVD,
+            "The whole kernel into few channels, then a pointwise convolution.",
+            [*_CONVOLUTIONS, *_TRANSPOSED],
+            "channels between the two",
+        ),
+        _method(
+            Method.CHANNEL_SVD_IN,
+            "A pointwise convolution into few channels, then the whole kernel.",
+            [*_CONVOLUTIONS, *_TRANSPOSED],
+            "channels between the two",
+        ),
+        _method(
+            Method.CP,
+            "A sum of outer products: pointwise, depthwise and pointwise convolutions. Takes minutes to fit.",
+            [*_CONVOLUTIONS, *_RECURRENT],
+            "terms of the sum",
+        ),
+        _method(
+            Method.FULL_TUCKER,
+            "Tucker on every mode of a kernel, its axes included.",
+            _CONVOLUTIONS,
+            "outputs of the core",
+            "inputs of the core",
+            "one for each axis of the kernel",
+            lengths=(3, 5),
+        ),
+        _method(
+            Method.TENSOR_TRAIN,
+            "Three small cores over the digits of rows and columns. Saves storage more than time.",
+            [*_MATRICES, "embedding"],
+            "the first bond",
+            "the second bond",
+        ),
+        _method(
+            Method.JOINT_SVD,
+            "Queries with keys, and values with outputs, as the products they are: smaller heads.",
+            ["attention"],
+            "the size of a head",
+        ),
+        _method(
+            Method.INPUT_SVD,
+            "The input weights of the next recurrent layer alone; the recurrence stays dense and fused.",
+            _RECURRENT,
+            "the singular values kept",
+        ),
+        _method(Method.KEEP, "The layer stays dense.", ["every"]),
+    ],
+    ranks=[
+        _choice(BudgetRanks),
+        _choice(FractionRanks),
+        _choice(EnergyRanks),
+        _choice(VbmfRanks),
+        _choice(CrossValidationRanks),
+        _choice(ExplicitRanks),
+    ],
+    target=Target.model_json_schema(),
+    calibration=Calibration.model_json_schema(),
+    finetune=Finetune.model_json_schema(),
+    metrics=[
+        MetricInfo(task=Task.CLASSIFICATION, metrics=["top1", "top5"]),
+        MetricInfo(task=Task.LANGUAGE_MODELING, metrics=["perplexity"]),
+        MetricInfo(task=Task.REGRESSION, metrics=["rmse", "r2"]),
+        MetricInfo(task=Task.NONE, metrics=["relative_error", "cosine", "top1_agreement"]),
+    ],
+    outputs=list(Output),
+    devices=list(Device),
+)
