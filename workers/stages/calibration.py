@@ -27,6 +27,8 @@ _BATCH = 16
 _JUDGED_ROWS = 256  # on which a whole candidate is judged
 _SENSITIVITY_ROWS = 32  # on which one layer's error is
 _HELD_BYTES = 1 << 29  # of the original's outputs
+_SENSITIVITY_BYTES = 1 << 27  # the same for one layer's error: every layer is judged on all of them
+_BATCH_BYTES = 1 << 32  # of a batch's activations: a backward pass may hold them all
 _MEGABYTE = 1 << 20
 _SIDES: dict[Weighting, Sides] = {
     Weighting.NONE: "none",
@@ -106,9 +108,9 @@ class Judge:
     Nats where the outputs rank classes, else squared error relative to the original's.
     """
 
-    def __init__(self, context: Context, rows: int) -> None:
+    def __init__(self, context: Context, rows: int, held: int = _HELD_BYTES) -> None:
         self._context = context
-        self._rows = _affordable(context, _first(context.splits.selection, rows))
+        self._rows = _affordable(context, _first(context.splits.selection, rows), held)
         self._loss = make_loss(
             "classes" if _goal(context) == "classes" else "outputs",
             outputs_are(context.original),
@@ -137,7 +139,7 @@ class Judge:
 
 def sensitivity_judge(context: Context) -> Judge:
     """For one layer's error."""
-    return Judge(context, _SENSITIVITY_ROWS)
+    return Judge(context, _SENSITIVITY_ROWS, _SENSITIVITY_BYTES)
 
 
 def candidate_judge(context: Context) -> Judge:
@@ -145,8 +147,8 @@ def candidate_judge(context: Context) -> Judge:
     return Judge(context, _JUDGED_ROWS)
 
 
-def _affordable(context: Context, rows: Examples | None) -> Examples | None:
-    """As many rows as have outputs that can be held; none where they fill no batch."""
+def _affordable(context: Context, rows: Examples | None, most: int) -> Examples | None:
+    """As many rows as have outputs of `most` bytes, a batch at least; none where they fill no batch."""
     first = None if rows is None else next(iter(batches(context, rows)), None)
     if rows is None or first is None:
         return None
@@ -154,13 +156,15 @@ def _affordable(context: Context, rows: Examples | None) -> Examples | None:
     with torch.inference_mode():
         leaves = pytree.tree_leaves(context.original(*inputs))
     held = sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor)) / len(inputs[0])
-    return rows.first(max(len(inputs[0]), int(_HELD_BYTES / held)))
+    return rows.first(max(len(inputs[0]), int(most / held)))
 
 
 def batches(context: Context, rows: Examples) -> Iterable[Batch]:
-    """Rows in batches that the network takes: of its own length where that is fixed."""
+    """Rows in batches that the network takes: of its own length where that is fixed, else of at most 16 rows,
+    and of fewer where their activations are large."""
     fixed = context.original.batch_symbol is None
-    size = context.original.batch_size(min(_BATCH, len(rows)))
+    affordable = max(1, _BATCH_BYTES // context.row_bytes)
+    size = context.original.batch_size(min(_BATCH, affordable, len(rows)))
     return rows.batches(size, whole=fixed)
 
 
