@@ -13,7 +13,7 @@ from workers.engine.graph.network import Network
 from workers.engine.layers.base import Factorization, Form, Layer
 from workers.engine.layers.substitute import Substitute, substitute
 
-_TRIED = (0.15, 0.35, 0.6)  # of a layer's parameters: the range that budgets ask for
+_TRIED = (0.07, 0.2, 0.4, 0.7)  # of a layer's parameters: the range that budgets ask for
 _LEAST = 1e-9  # of errors and divergences: below, they are rounding
 
 
