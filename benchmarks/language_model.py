@@ -1,10 +1,10 @@
-"""A language model at 0.8 of its linear layers' parameters, untrained: our default against what it is made of.
+"""A language model at 0.8 of its linear layers' parameters, untrained: our default against simpler ways.
 
     make bench-language-model
 
-Each row of the table is what the stages of a job make of the model; perplexity is taken on windows that served
-for nothing else. The working files and what was measured so far are in var/benchmarks; `--resume` goes on from
-there.
+Each row of the table is what the stages of a job make of the model; perplexity is taken on windows that
+served for nothing else. The working files and what was measured so far are in var/benchmarks; `--resume` goes
+on from there.
 """
 
 import argparse

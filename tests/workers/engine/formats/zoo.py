@@ -79,13 +79,13 @@ class Packed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("frequencies", torch.rand(8))
+        self.frequencies = nn.Parameter(torch.rand(8))
 
     def forward(self, positions: Tensor) -> Tensor:
         documents = (positions.diff(prepend=positions[:, :1] - 1, dim=1) != 1).cumsum(1)
         at = torch.arange(positions.shape[1])
         mask = (at[:, None] >= at).__and__(documents[:, :, None] == documents[:, None, :])
-        angles = positions[..., None].to(dtype=torch.float32, device="cpu") * self.frequencies
+        angles = positions[..., None].to(torch.float32) * self.frequencies.to(device="cpu")
         return angles.cos() * mask.to(torch.float32).sum(-1, keepdim=True)
 
 
