@@ -55,7 +55,8 @@ def main() -> None:
 
 def _run(case: Path, of: str) -> tuple[Report, list[float]]:
     """The report of one job, and the budgets that no ranks reach."""
-    keeps, unreachable = list(_KEEPS), []
+    keeps = list(_KEEPS)
+    unreachable: list[float] = []
     while True:
         try:
             return _job(case, {"target": {"of": of, "keep": keeps}}), unreachable
@@ -114,8 +115,10 @@ def _metric(metric: Metric | None) -> list[str]:
 
 def _time(candidate: Candidate, report: Report) -> str:
     """The median in ONNX Runtime over the original's."""
-    times = [measured.latency.get("onnxruntime") for measured in (candidate, report.original)]
-    return "" if None in times else f"{times[0].p50_ms / times[1].p50_ms:.2f}"
+    if not all("onnxruntime" in measured.latency for measured in (candidate, report.original)):
+        return ""
+    ours, original = (each.latency["onnxruntime"].p50_ms for each in (candidate, report.original))
+    return f"{ours / original:.2f}"
 
 
 def _currency(of: str) -> str:

@@ -1,4 +1,4 @@
-"""A language model at 0.8 of its linear layers' parameters, untrained: our default, and what it is made of.
+"""A language model at 0.8 of its linear layers' parameters, untrained: our default against simpler ways.
 
     make bench-language-model
 
@@ -65,9 +65,11 @@ _JOBS = [("uniform", "auto", True), ("two-sided", "two_sided", False), ("inputs"
 def _measured(job: str, weighting: str, uniform: bool, files: Mapping[str, Path]) -> Iterator[Row]:
     """The rows of one job, each kept in its workspace."""
     workspace = _FOLDER / job
-    context = _context(workspace, weighting, {}, files)
-    spec = _uniform(context) if uniform else _budget(context)
-    context = _context(workspace, weighting, spec, files)
+    calibration = {"weighting": weighting, "memory_mb": 4096}
+    body = {"task": "language-modeling", "finetune": {"epochs": 0}, "calibration": calibration}
+    context = Context(job_order(body, files, workspace), workspace, _ignore)
+    body |= _uniform(context) if uniform else _budget(context)
+    context.order = job_order(body, files, workspace)
     if Stage.PLAN not in context.order.done:
         context.start(Stage.PLAN)
         plan.run(context)
@@ -77,12 +79,6 @@ def _measured(job: str, weighting: str, uniform: bool, files: Mapping[str, Path]
     [alternatives] = plan.planned(context)
     for made in alternatives.plans:
         yield _kept(workspace, made.weighting.value, lambda made=made: _carried_out(context, made, uniform))
-
-
-def _context(workspace: Path, weighting: str, spec: Mapping[str, Any], files: Mapping[str, Path]) -> Context:
-    calibration = {"weighting": weighting, "memory_mb": 4096}
-    body = {"task": "language-modeling", "finetune": {"epochs": 0}, "calibration": calibration, **spec}
-    return Context(job_order(body, files, workspace), workspace, _ignore)
 
 
 def _ignore(message: Message) -> None:

@@ -61,7 +61,7 @@ def _sensitivities(context: Context, by: Weighting, judge: Judge) -> dict[str, S
         weigh(context, layers, by)
         return layers
 
-    return sensitivities(context.original, fresh, judge.divergence)
+    return sensitivities(context.original, fresh, judge.divergence, remembered=judge.remembered)
 
 
 def _report_dense(context: Context, plan: Plan) -> None:

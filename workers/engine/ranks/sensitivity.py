@@ -10,6 +10,7 @@ import torch
 
 from workers.engine.graph import surgery
 from workers.engine.graph.network import Network
+from workers.engine.graph.rerun import Rerun
 from workers.engine.layers.base import Factorization, Form, Layer
 from workers.engine.layers.substitute import Substitute, substitute
 
@@ -55,7 +56,9 @@ def _between(low: tuple[float, float], high: tuple[float, float], error: float) 
 def sensitivities(
     network: Network,
     fresh: Callable[[], Sequence[Layer]],
-    divergence: Callable[[Network], float],
+    divergence: Callable[[Callable[..., Any]], float],
+    *,
+    remembered: int = 0,
 ) -> dict[str, Sensitivity]:
     """Divergence of the whole network as a function of each layer's error, by layer name.
 
@@ -66,14 +69,19 @@ def sensitivities(
     Args:
         network: read only.
         fresh: the layers of a new copy of the network, which know their weightings; the copy is rewritten.
-        divergence: of a network from the original, on rows that served for nothing else.
+        divergence: of a network, as a function of its inputs, from the original, on rows that served for
+            nothing else: the same tensors in every call.
+        remembered: of how many batches all activations may be held. Then only what follows a layer is
+            computed anew for it.
     """
     frozen = network.copy()
+    rerun = Rerun(frozen, remembered)
+    divergence(rerun)
     found: dict[str, Sensitivity] = {}
     for copies in zip(*(fresh() for _ in _TRIED), strict=True):
         forms = dict(zip(_forms(copies[0]), copies, strict=False))
         measured = [
-            (form.error, _with(frozen, substitute(layer, form)[1], divergence))
+            (form.error, _with(frozen, rerun, substitute(layer, form)[1], divergence))
             for form, layer in forms.items()
         ]
         if measured:
@@ -99,11 +107,17 @@ def _probe(layer: Layer) -> "Factorization[Any] | None":
     return next(iter([*exact, *layer.methods.values()]), None)
 
 
-def _with(frozen: Network, tensors: Substitute, divergence: Callable[[Network], float]) -> float:
+def _with(
+    frozen: Network,
+    rerun: Rerun,
+    tensors: Substitute,
+    divergence: Callable[[Callable[..., Any]], float],
+) -> float:
     """The divergence with some tensors of the network replaced for a moment."""
     held = _swap(frozen, tensors)
+    rerun.changed(tensors)
     try:
-        return max(0.0, divergence(frozen))
+        return max(0.0, divergence(rerun))
     finally:
         _swap(frozen, held)
 

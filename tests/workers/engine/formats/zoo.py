@@ -79,15 +79,14 @@ class Packed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.frequencies = nn.Buffer(torch.rand(8))
+        self.frequencies = nn.Parameter(torch.rand(8))
 
     def forward(self, positions: Tensor) -> Tensor:
         documents = (positions.diff(prepend=positions[:, :1] - 1, dim=1) != 1).cumsum(1)
         at = torch.arange(positions.shape[1])
         mask = (at[:, None] >= at).__and__(documents[:, :, None] == documents[:, None, :])
-        angles = positions[..., None].to(dtype=torch.float32, device="cpu") * self.frequencies
-        out: Tensor = angles.cos() * mask.to(torch.float32).sum(-1, keepdim=True)
-        return out
+        angles = positions[..., None].to(torch.float32) * self.frequencies.to(device="cpu")
+        return angles.cos() * mask.to(torch.float32).sum(-1, keepdim=True)
 
 
 class Conv1D(nn.Module):

@@ -1,6 +1,7 @@
 """A layer's sensitivity is what its error does to the whole network."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ def _network() -> Network:
     return vector_network(nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16)), 16)
 
 
-def _divergence(network: Network) -> Callable[[Network], float]:
+def _divergence(network: Network) -> Callable[[Callable[..., Any]], float]:
     x = torch.randn(32, 16, generator=torch.Generator().manual_seed(0))
     wanted = network(x).detach()
     return lambda other: float((other(x) - wanted).square().mean())
@@ -41,7 +42,7 @@ def test_the_last_layers_sensitivity_is_its_output_errors_share() -> None:
     with torch.no_grad():
         network.module.get_parameter("0.weight").copy_(torch.eye(16))
         network.module.get_parameter("0.bias").zero_()
-    found = sensitivities(network, lambda: find(network.copy()), _divergence(network))
+    found = sensitivities(network, lambda: find(network.copy()), _divergence(network), remembered=1)
     energy = float(network.module.get_parameter("1.weight").square().sum()) / 16
     for error in (0.001, 0.1, 0.3, 0.9):
         assert 0.5 * energy < found["1"](error) / error < 2.0 * energy
