@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "CHANGELOG.md", "examples/fashion/README.md", "docs/glossary.md"]
+PAGES = ["README.md", "CHANGELOG.md", "examples/fashion/README.md", "docs/glossary.md", "docs/methods.md"]
 
 
 def test_links_lead_somewhere() -> None:
