@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-RESULTS = "docs/results.md"
-PAGES = [RESULTS, "README.md", "CHANGELOG.md", "examples/fashion/README.md", "docs/glossary.md"]
+RESULTS, METHODS = "docs/results.md", "docs/methods.md"
+PAGES = [RESULTS, METHODS, "README.md", "CHANGELOG.md", "examples/fashion/README.md", "docs/glossary.md"]
 
 
 def test_links_lead_somewhere() -> None:

@@ -109,20 +109,23 @@ class Target(Contract):
 
 
 class BudgetRanks(Contract):
-    """One global allocation over all layers that meets `target` with the least loss."""
+    """One global allocation over all layers that meets `target` with the least loss. Blind to how the errors
+    of several layers act together: their losses are added up."""
 
     selection: Literal["budget"] = "budget"
 
 
 class FractionRanks(Contract):
-    """Every layer keeps the same fraction of its own cost; without `fraction`, the target's `keep`."""
+    """Every layer keeps the same fraction of its own cost; without `fraction`, the target's `keep`. Blind to
+    which layers matter."""
 
     selection: Literal["fraction"]
     fraction: Keep | None = None
 
 
 class EnergyRanks(Contract):
-    """Every layer keeps the least rank that holds `energy` of its squared singular values."""
+    """Every layer takes its cheapest form that holds `energy` of its squared norm, as the weighting has it.
+    Blind to the budget and to which layers matter."""
 
     selection: Literal["energy"]
     energy: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
@@ -130,7 +133,7 @@ class EnergyRanks(Contract):
 
 class VbmfRanks(Contract):
     """Every layer keeps the rank that variational Bayesian matrix factorization takes for signal. Blind to
-    the data and to the budget."""
+    the data, to the budget and to which layers matter."""
 
     selection: Literal["vbmf"]
 

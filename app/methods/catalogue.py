@@ -21,6 +21,7 @@ from app.contract.spec import (
     Target,
     Task,
     VbmfRanks,
+    Weighting,
 )
 
 
@@ -44,6 +45,13 @@ class Choice(Contract):
     parameters: dict[str, Any]
 
 
+class WeightingInfo(Contract):
+    """What `calibration.weighting` may be: the objective of every fit."""
+
+    name: Weighting
+    description: str
+
+
 class MetricInfo(Contract):
     """What is measured for a task; the first is the one that is reported with a confidence interval."""
 
@@ -58,6 +66,7 @@ class Methods(Contract):
     ranks: list[Choice]
     target: dict[str, Any]
     calibration: dict[str, Any]
+    weightings: list[WeightingInfo]
     finetune: dict[str, Any]
     metrics: list[MetricInfo]
     outputs: list[Output]
@@ -68,6 +77,8 @@ _MATRICES = ["linear", "addmm", "matmul"]
 _CONVOLUTIONS = ["conv1d", "conv2d", "conv3d"]
 _TRANSPOSED = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 _RECURRENT = ["lstm", "gru", "rnn"]
+LAYERS = [*_MATRICES, "embedding", *_CONVOLUTIONS, *_TRANSPOSED, *_RECURRENT, "attention"]
+"""Every kind of layer, as inspection names them; `attention` is that of a pair."""
 
 
 def _method(
@@ -98,24 +109,25 @@ CATALOGUE = Methods(
     methods=[
         _method(
             Method.SVD,
-            "Truncated singular value decomposition: two thin layers in place of one. Recurrent weights that "
-            "read the same state share the right factor, and so do an embedding and a head tied to it.",
+            "Truncated singular value decomposition: two thin layers in place of one, of convolutions with a "
+            "kernel of one element. Recurrent weights that read the same state share the right factor; so do "
+            "an embedding and a head tied to it.",
             [*_MATRICES, "embedding", *_CONVOLUTIONS, *_TRANSPOSED, *_RECURRENT],
             "the singular values kept",
         ),
         _method(
             Method.TUCKER,
-            "Tucker: a small core between thin factors. Of a convolution a small one between two pointwise "
-            "ones; of a recurrent layer over gates, hidden units and inputs.",
+            "A small core between thin factors: of a convolution with a larger kernel a small one between "
+            "two pointwise ones; of recurrent weights with equal gates one over gates, units and inputs.",
             [*_CONVOLUTIONS, *_TRANSPOSED, *_RECURRENT],
-            "outputs of the core, or gates",
-            "inputs of the core, or hidden units",
-            "inputs, of recurrent layers alone",
+            "outputs of the core; of recurrent layers gates",
+            "inputs of the core; of recurrent layers hidden units",
+            "of recurrent layers inputs",
             lengths=(2, 3),
         ),
         _method(
             Method.SPATIAL_SVD,
-            "A convolution along one axis, then one along the other.",
+            "A convolution along one axis of the kernel, then one along the other, both longer than one.",
             ["conv2d", "conv_transpose2d"],
             "channels between the two",
         ),
@@ -133,13 +145,14 @@ CATALOGUE = Methods(
         ),
         _method(
             Method.CP,
-            "A sum of outer products: pointwise, depthwise and pointwise convolutions. Takes minutes to fit.",
+            "A sum of outer products: of a convolution in one group a pointwise, a depthwise and a pointwise "
+            "one; of recurrent weights over gates, hidden units and inputs. Every rank is a fit of its own.",
             [*_CONVOLUTIONS, *_RECURRENT],
             "terms of the sum",
         ),
         _method(
             Method.FULL_TUCKER,
-            "Tucker on every mode of a kernel, its axes included.",
+            "Tucker on every mode of a kernel in one group, its axes included.",
             _CONVOLUTIONS,
             "outputs of the core",
             "inputs of the core",
@@ -148,10 +161,11 @@ CATALOGUE = Methods(
         ),
         _method(
             Method.TENSOR_TRAIN,
-            "Three small cores over the digits of rows and columns. Saves storage more than time.",
+            "Three small cores over the digits of rows and columns, of embeddings where no head is tied to "
+            "them. Saves storage more than time.",
             [*_MATRICES, "embedding"],
-            "the first bond",
-            "the second bond",
+            "between the first core and the second",
+            "between the second core and the third",
         ),
         _method(
             Method.JOINT_SVD,
@@ -161,11 +175,12 @@ CATALOGUE = Methods(
         ),
         _method(
             Method.INPUT_SVD,
-            "The input weights of the next recurrent layer alone; the recurrence stays dense and fused.",
+            "The input weights of the next recurrent layer alone, where only that reads the states. The "
+            "recurrence stays dense and fused.",
             _RECURRENT,
             "the singular values kept",
         ),
-        _method(Method.KEEP, "The layer stays dense.", ["every"]),
+        _method(Method.KEEP, "The layer stays dense.", LAYERS),
     ],
     ranks=[
         _choice(BudgetRanks),
@@ -177,6 +192,21 @@ CATALOGUE = Methods(
     ],
     target=Target.model_json_schema(),
     calibration=Calibration.model_json_schema(),
+    weightings=[
+        WeightingInfo(name=Weighting.AUTO, description="Each of the others is tried; outputs decide."),
+        WeightingInfo(
+            name=Weighting.NONE, description="Least ‖W − Ŵ‖: every error of a weight counts alike."
+        ),
+        WeightingInfo(
+            name=Weighting.INPUTS,
+            description="Least ‖(W − Ŵ) L‖ with L Lᵀ = E[x xᵀ]: the error of the layer's outputs.",
+        ),
+        WeightingInfo(
+            name=Weighting.TWO_SIDED,
+            description="Least ‖Rᵀ (W − Ŵ) L‖ with R Rᵀ = E[g gᵀ] of the loss's gradients at the outputs: "
+            "what the loss makes of that error.",
+        ),
+    ],
     finetune=Finetune.model_json_schema(),
     metrics=[
         MetricInfo(task=Task.CLASSIFICATION, metrics=["top1", "top5"]),

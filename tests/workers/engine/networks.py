@@ -44,26 +44,21 @@ def sequence_network(module: nn.Module, width: int) -> Network:
     return trace(module.eval(), (Input("x", torch.float32, (BATCH, LENGTH, width)),))
 
 
-def draw(network: Network, batch: int, length: int | None = None) -> Tensor:
-    """A first input for a network: normal noise, or ids below 11; the same on every call."""
-    generator = torch.Generator().manual_seed(3)
-    spec, size = network.inputs[0], list(network.sizes(batch)[0])
-    if length is not None:
-        size[1] = length
-    if spec.dtype is torch.int64:
-        return torch.randint(11, size, generator=generator)
-    return torch.randn(size, generator=generator)
-
-
-def draw_all(network: Network, batch: int, length: int) -> list[Tensor]:
-    """All inputs of a network whose variable axes are `BATCH` and `LENGTH`; the same on every call."""
+def draw_all(network: Network, batch: int, length: int = LENGTH.example) -> list[Tensor]:
+    """All inputs of a network, whatever else varies longer by one: normal noise, or ids below 11; the same on
+    every call."""
     generator = torch.Generator().manual_seed(3)
     lengths = {BATCH.symbol: batch, LENGTH.symbol: length}
     sizes = [
-        [axis if isinstance(axis, int) else lengths[axis.symbol] for axis in spec.shape]
+        [axis if isinstance(axis, int) else lengths.get(axis.symbol, length + 1) for axis in spec.shape]
         for spec in network.inputs
     ]
-    return [torch.randn(size, generator=generator) for size in sizes]
+    return [
+        torch.randint(11, size, generator=generator)
+        if spec.dtype is torch.int64
+        else torch.randn(size, generator=generator)
+        for spec, size in zip(network.inputs, sizes, strict=True)
+    ]
 
 
 def recurrent_network(

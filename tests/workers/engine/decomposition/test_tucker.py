@@ -135,8 +135,3 @@ def test_the_factors_have_orthonormal_columns() -> None:
     )
     for factor in (factor_out, factor_in):
         torch.testing.assert_close(factor.T @ factor, torch.eye(factor.shape[1]).double())
-
-
-def test_a_kernel_with_two_small_factors_has_the_parameters_of_the_formula() -> None:
-    core, *factors = full_tucker(torch.ones(256, 256, 3, 3), (16, 16, 3, 3))
-    assert core.numel() + sum(factor.numel() for factor in factors) == 10_514

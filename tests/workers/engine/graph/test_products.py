@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.workers.engine.networks import draw, seeded, vector_network
+from tests.workers.engine.networks import draw_all, seeded, vector_network
 from workers.engine.graph.canonical import canonicalise
 from workers.engine.layers.find import find
 
@@ -40,7 +40,7 @@ def test_a_product_by_a_transposed_weight_is_one_by_the_weight(product: Product,
     seeded()
     shape = (4, 6) if kind == "matmul" else (6, 4)
     network = vector_network(By(product, *shape), 5, 4)
-    x = draw(network, 3)
+    [x] = draw_all(network, 3)
     expected = network(x)
     straight = canonicalise(network)
     torch.testing.assert_close(straight(x), expected)

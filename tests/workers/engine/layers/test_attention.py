@@ -1,52 +1,36 @@
-"""Queries with keys, and values with outputs, as one factorization: at full rank, in cost, and in error."""
+"""Queries with keys, and values with outputs, as one factorization: in cost, and in error."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.workers.engine.networks import BATCH, LENGTH, Attention, FusedAttention, seeded, sequence_network
+from tests.workers.engine.layers.cells import (
+    ATTENTION_CASES,
+    HEADS,
+    WIDTH,
+    assert_same,
+    edited,
+    most,
+    network_of,
+)
+from tests.workers.engine.networks import Attention, FusedAttention, draw_all, seeded, sequence_network
 from workers.engine.calibration.collect import collect
 from workers.engine.calibration.moments import Moments, Sides
 from workers.engine.calibration.moments import weighting as weights
 from workers.engine.decomposition.whitening import root
 from workers.engine.graph import surgery
-from workers.engine.graph.network import Dimension, Input, Network, trace
+from workers.engine.graph.network import Network, trace
 from workers.engine.layers.base import Layer
 from workers.engine.layers.find import find
 from workers.engine.layers.substitute import substitute
 from workers.engine.layers.weighting import PLAIN, Weighting
 from workers.engine.measure import cost
 
-WIDTH, HEADS = 24, 3
 SIZE = WIDTH // HEADS
 SIDES: tuple[Sides, ...] = ("none", "inputs", "two_sided")
-CONTEXT = Dimension("context", 1, 64, example=5)
-
-
-def cross() -> Network:
-    inputs = (
-        Input("x", torch.float32, (BATCH, LENGTH, WIDTH)),
-        Input("context", torch.float32, (BATCH, CONTEXT, WIDTH)),
-    )
-    return trace(Attention(WIDTH, HEADS).eval(), inputs)
-
-
-NETWORKS: dict[str, Callable[[], Network]] = {
-    "self": lambda: sequence_network(Attention(WIDTH, HEADS), WIDTH),
-    "self without biases": lambda: sequence_network(Attention(WIDTH, HEADS, bias=False), WIDTH),
-    "self, masked": lambda: sequence_network(Attention(WIDTH, HEADS, masked=True), WIDTH),
-    "cross": cross,
-}
-EVERY = pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
-
-
-def draws(network: Network, batch: int, length: int) -> list[Tensor]:
-    """Inputs of that length; a context is longer."""
-    generator = torch.Generator().manual_seed(1)
-    lengths = range(length, length + len(network.inputs))
-    return [torch.randn(batch, each, WIDTH, generator=generator) for each in lengths]
+EVERY = pytest.mark.parametrize("case", ATTENTION_CASES)
 
 
 def rewritten(
@@ -67,7 +51,7 @@ def names(layers: Sequence[Layer]) -> list[str]:
 
 
 def test_pairs_are_found_only_when_asked_for() -> None:
-    network = NETWORKS["self"]()
+    network = network_of("attention to itself")
     assert names(find(network)) == ["q", "k", "v", "o"]
     pairs = find(network, joint=True)
     assert names(pairs) == ["q+k", "v+o"]
@@ -76,39 +60,16 @@ def test_pairs_are_found_only_when_asked_for() -> None:
 
 
 @EVERY
-def test_heads_of_full_size_compute_the_same_at_every_batch_and_length(make: Callable[[], Network]) -> None:
-    seeded()
-    network = make()
-    other = rewritten(network, SIZE)
-    for batch, length in ((1, 1), (4, 9)):
-        x = draws(network, batch, length)
-        torch.testing.assert_close(other(*x), network(*x), rtol=1e-4, atol=1e-5)
-
-
-@EVERY
-@pytest.mark.parametrize("which", [(0,), (0, 1)])
-def test_smaller_heads_cost_what_an_independent_count_says(
-    make: Callable[[], Network], which: tuple[int, ...]
-) -> None:
-    seeded()
-    network = make()
+def test_smaller_heads_of_one_pair_cost_what_an_independent_count_says(case: str) -> None:
+    network = network_of(case)
     pairs, before = find(network, joint=True), cost.count(network)
     assert sum(pair.macs for pair in pairs) == before.macs
     assert sum(pair.parameters for pair in pairs) == before.parameters
-    after = cost.count(rewritten(network, 3, which))
-    changed = [(pairs[place], pairs[place].methods["joint_svd"].form((3,))) for place in which]
-    assert after.macs == before.macs + sum(form.macs - pair.macs for pair, form in changed)
-    assert after.parameters == before.parameters + sum(f.parameters - pair.parameters for pair, f in changed)
-    assert all(pair.saves(form) for pair, form in changed)
-
-
-@EVERY
-def test_smaller_heads_train(make: Callable[[], Network]) -> None:
-    seeded()
-    network = make()
-    other = rewritten(network, 3)
-    other(*draws(network, 2, 4)).square().sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in other.module.parameters())
+    pair, after = pairs[0], cost.count(rewritten(network, 3, (0,)))
+    form = pair.methods["joint_svd"].form((3,))
+    assert after.macs - before.macs == form.macs - pair.macs
+    assert after.parameters - before.parameters == form.parameters - pair.parameters
+    assert all(each.saves(each.methods["joint_svd"].form((3,))) for each in pairs)
 
 
 def products(network: Network, *members: str) -> Tensor:
@@ -181,7 +142,7 @@ def test_what_a_calibration_sees_of_a_pair_lowers_its_error() -> None:
 def test_the_dense_tensors_that_a_pair_stands_for_have_its_effect() -> None:
     seeded()
     network = sequence_network(Attention(WIDTH, HEADS), WIDTH)
-    [x] = draws(network, 3, 5)
+    [x] = draw_all(network, 3, 5)
     for place in (0, 1):
         form = find(network, joint=True)[place].methods["joint_svd"].form((3,))
         _, dense = substitute(find(network.copy(), joint=True)[place], form)
@@ -230,11 +191,4 @@ def test_a_fused_projection_stays_one_linear_layer() -> None:
     seeded()
     network = sequence_network(FusedAttention(WIDTH, HEADS), WIDTH)
     assert names(find(network, joint=True)) == ["qkv", "o"]
-    copy = network.copy()
-    for layer in find(copy):
-        layer.methods["svd"].rewrite(layer.methods["svd"].max_rank)
-    surgery.prune(copy.module)
-    other = trace(copy.module, copy.inputs)
-    for batch, length in ((1, 1), (4, 9)):
-        x = draws(network, batch, length)
-        torch.testing.assert_close(other(*x), network(*x), rtol=1e-4, atol=1e-5)
+    assert_same(network, edited(network, "svd", most)[0])

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.workers.engine.networks import TiedTokens, draw, seeded, token_network
+from tests.workers.engine.networks import TiedTokens, draw_all, seeded, token_network
 from workers.engine.decomposition.whitening import root, shrink
 from workers.engine.graph import surgery
 from workers.engine.graph.network import trace
@@ -86,7 +86,7 @@ def test_both_ends_of_a_tie_share_two_factors_at_every_batch_and_length() -> Non
     other = trace(copy.module, copy.inputs)
     assert sorted(p.numel() for p in other.module.parameters()) == sorted([V * D, D * D, V])
     for batch, length in ((1, 1), (4, 9)):
-        x = draw(network, batch, length)
+        [x] = draw_all(network, batch, length)
         torch.testing.assert_close(other(x), network(x), rtol=1e-4, atol=1e-4)
 
 
