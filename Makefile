@@ -1,12 +1,13 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
+BENCH := .venv-benchmarks
 BIN := $(VENV)/bin
 
-.PHONY: help install demo serve test test-slow bench lint format types migrate openapi clean
+.PHONY: help install demo serve test test-slow bench bench-language-model lint format types migrate openapi clean
 
 help: ## list every target
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
 
 $(VENV)/.installed: pyproject.toml requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +32,16 @@ test-slow: install ## the slow tests: real cases, faults, big uploads
 bench: install ## the benchmarks
 	$(BIN)/python -m benchmarks
 
+$(BENCH)/.installed: pyproject.toml requirements/worker.txt requirements/benchmarks.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --requirement requirements/worker.txt
+	$(BENCH)/bin/pip install --quiet --no-deps --requirement requirements/benchmarks.txt
+	$(BENCH)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+bench-language-model: $(BENCH)/.installed ## a language model at 0.8, in docs/results.md: most of an hour
+	$(BENCH)/bin/python -m benchmarks.language_model
+
 lint: install ## style, types and import walls
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,4 +59,4 @@ openapi: install ## write the golden OpenAPI and report schemas anew
 	$(BIN)/python -m tests.golden
 
 clean: ## remove the environment and the local state
-	rm -rf $(VENV) var
+	rm -rf $(VENV) $(BENCH) var

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "CHANGELOG.md", "examples/fashion/README.md", "docs/glossary.md", "docs/methods.md"]
+RESULTS = "docs/results.md"
+METHODS = "docs/methods.md"
+PAGES = [RESULTS, METHODS, "README.md", "CHANGELOG.md", "examples/fashion/README.md", "docs/glossary.md"]
 
 
 def test_links_lead_somewhere() -> None:
@@ -21,6 +23,33 @@ def test_every_make_target_named_in_the_readme_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert {"demo", "test", "serve"} <= named
     assert named <= targets
+
+
+def test_every_table_of_results_names_the_command_that_makes_it() -> None:
+    sections = (ROOT / RESULTS).read_text().split("\n## ")
+    for section in sections:
+        places = re.findall(r"<!-- begin ([\w-]+) -->\n(.*?)<!-- end \1 -->", section, flags=re.DOTALL)
+        outside = re.sub(r"<!-- begin.*?<!-- end [^\n]*", "", section, flags=re.DOTALL)
+        assert "| ---" not in outside, "a table that no command rewrites"
+        assert len(places) == section.count("<!-- begin ") == section.count("<!-- end ")
+        for name, content in places:
+            assert "| ---" in content, name
+            assert _commands(section), name
+    commands = [command for section in sections for command in _commands(section)]
+    assert len(commands) > 1
+    assert [command for command in commands if not _exists(command)] == []
+
+
+def _commands(section: str) -> list[str]:
+    return re.findall(r"^(python -m [\w.]+|make [\w-]+)", section, flags=re.MULTILINE)
+
+
+def _exists(command: str) -> bool:
+    if command.startswith("make "):
+        target = command.removeprefix("make ")
+        return re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE) is not None
+    module = ROOT / command.removeprefix("python -m ").replace(".", "/")
+    return module.with_suffix(".py").exists() or (module / "__main__.py").exists()
 
 
 def test_the_map_of_the_house_is_true() -> None:

@@ -63,7 +63,13 @@ def _counted(
         counts = target != IGNORED_LABEL
     if positions is not None and has_positions(scores[0], positions):
         counts = counts & positions
-    return scores[0][counts], scores[1][counts], None if target is None else target[counts]
+    ours, theirs = (_places(each, counts) for each in scores[:2])
+    return ours, theirs, None if target is None else target[counts]
+
+
+def _places(scores: Tensor, counts: Tensor) -> Tensor:
+    """The scores (M, classes) where `counts` is true. No copy where all count: vocabularies are large."""
+    return scores.flatten(0, -2) if bool(counts.all()) else scores[counts]
 
 
 def _real(

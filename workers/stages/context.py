@@ -1,6 +1,7 @@
 """What every stage works with: the order, the folders, the inputs read once, and the way to report."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from workers.engine.errors import EngineError
 from workers.engine.formats import arrays, pt2
 from workers.engine.graph.canonical import canonicalise
 from workers.engine.graph.network import Network
+from workers.engine.graph.shapes import shapes
 from workers.engine.layers.base import Layer
 from workers.engine.layers.find import find
 from workers.messages import Advanced, Message, Noticed, Order, StageFinished, StageStarted
@@ -66,6 +68,11 @@ class Context:
     def original(self) -> Network:
         """The user's network. Shared by the stages of this attempt: never edited."""
         return read_model(self.input("model"))
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """What all activations of one row take at most, as single-precision numbers."""
+        return 4 * sum(map(math.prod, shapes(self.original).values()))
 
     @cached_property
     def splits(self) -> Splits:

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from workers.engine.graph.outputs import OutputKind
-from workers.engine.losses import Goal, make_loss
+from workers.engine.losses import Goal, _places, make_loss
 
 
 @pytest.fixture
@@ -111,3 +111,10 @@ def test_several_outputs_all_count() -> None:
     one = torch.ones(4, 2)
     assert float(loss((one, one), (one, one), None)) == 0.0
     assert float(loss((one, 0 * one), (one, one), None)) == pytest.approx(0.5)
+
+
+def test_large_outputs_of_which_all_count_are_not_copied() -> None:
+    scores = torch.randn(2, 3, 5)
+    assert _places(scores, torch.ones(2, 3, dtype=torch.bool)).data_ptr() == scores.data_ptr()
+    some = torch.tensor([[True, False, True], [False, False, True]])
+    assert torch.equal(_places(scores, some), torch.stack([scores[0, 0], scores[0, 2], scores[1, 2]]))

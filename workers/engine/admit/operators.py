@@ -38,12 +38,12 @@ _POINTWISE = """
     less less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor lt
     masked_fill maximum minimum mul multiply nan_to_num ne neg negative not_equal pow rad2deg reciprocal
     remainder round rsqrt rsub sgn sign sin sinc sinh sqrt square sub subtract tan true_divide trunc where
-    xlogy logit
+    xlogy logit __and__ __or__ __xor__
 """
 _REDUCTIONS = """
     all amax amin aminmax any argmax argmin argsort count_nonzero cummax cummin cumprod cumsum logcumsumexp
     max mean median min norm linalg_vector_norm frobenius_norm prod sort std std_mean sum topk var var_mean
-    cosine_similarity cdist linalg_norm nansum nanmean
+    cosine_similarity cdist linalg_norm nansum nanmean diff
 """
 _SHAPES = """
     alias broadcast_tensors broadcast_to cat chunk clone column_stack concat concatenate contiguous _conj
@@ -87,6 +87,7 @@ SCAN = "torch.ops.higher_order.scan"
 """A loop over the first axis, whose body is a graph of its own: allowed outside of other bodies only."""
 
 _ASSERTIONS = re.compile(r"torch\.ops\.aten\.(_assert_\w+|sym_constrain_range\w*)\.\w+")
+_OUT = re.compile(r"(^|_)out$", re.ASCII)  # but not `dtype_layout`
 _OVERLOAD = re.compile(r"torch\.ops\.aten\.(\w+)\.(\w+)", re.ASCII)
 
 
@@ -99,7 +100,7 @@ def check(target: str) -> None:
     """Raise `Rejected` (`unknown_operator`), naming the operator, unless `target` is allowed."""
     found = _OVERLOAD.fullmatch(target)
     # An `out` overload writes into whatever tensor it is given.
-    if target in SYMBOLIC or (found and found[1] in ATEN and not found[2].endswith("out")):
+    if target in SYMBOLIC or (found and found[1] in ATEN and not _OUT.search(found[2])):
         return
     nested = target.startswith("torch.ops.higher_order.")
     raise Rejected(

@@ -111,27 +111,30 @@ class _Observer(Interpreter):
                 moments.see_outputs(self._some(transposed))
             if isinstance(value, Tensor) and value.is_floating_point() and not layer.tied:
                 value = value if value.requires_grad else value.detach().requires_grad_().clone()
-                value.register_hook(self._hook(layer, moments))  # type: ignore[no-untyped-call]  # torch's own gap
+                value.register_hook(_hook(layer, moments, self._positions))  # type: ignore[no-untyped-call]  # torch's own gap
         return value
-
-    def _hook(self, layer: Layer, moments: Moments) -> Callable[[Tensor], None]:
-        def see(gradient: Tensor) -> None:
-            moments.see_gradients(self._real(layer.gradients(gradient)))
-
-        return see
-
-    def _real(self, X: Tensor) -> Tensor:
-        """The vectors that are not padding, where there is one for each position."""
-        if self._positions is None or X.ndim == 1 or len(X) != self._positions.numel():
-            return X
-        return X[self._positions.flatten()]
 
     def _some(self, X: Tensor) -> Tensor:
         """The vectors that are not padding, or as many of them as are worth their time; counts are whole."""
-        X = self._real(X)
+        X = _without_padding(X, self._positions)
         if X.ndim == 1 or len(X) <= _POSITIONS:
             return X
         return X[torch.randperm(len(X), generator=self._generator)[:_POSITIONS]]
+
+
+def _hook(layer: Layer, moments: Moments, positions: Tensor | None) -> Callable[[Tensor], None]:
+    # It knows no observer, which would keep its whole graph alive until garbage is collected.
+    def see(gradient: Tensor) -> None:
+        moments.see_gradients(_without_padding(layer.gradients(gradient), positions))
+
+    return see
+
+
+def _without_padding(X: Tensor, positions: Tensor | None) -> Tensor:
+    """The vectors that are not padding, where there is one for each position."""
+    if positions is None or X.ndim == 1 or len(X) != positions.numel():
+        return X
+    return X[positions.flatten()]
 
 
 def _first(outputs: Any) -> Tensor:

@@ -1,5 +1,6 @@
 """One pass sees what every weight multiplies, and the gradients of a score that needs no labels."""
 
+import gc
 from collections.abc import Iterable, Sequence
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.workers.engine.networks import BATCH, image_network, seeded, vector_network
-from workers.engine.calibration.collect import Goal, collect
+from workers.engine.calibration.collect import Goal, _Observer, collect
 from workers.engine.calibration.moments import Moments
 from workers.engine.data import Batch
 from workers.engine.errors import EngineError
@@ -127,3 +128,21 @@ def test_outputs_that_are_not_numbers_are_a_clear_error() -> None:
     with pytest.raises(EngineError) as raised:
         gathered(network, [((torch.full((2, 6), torch.nan),), None)])
     assert raised.value.code == "outputs_not_finite"
+
+
+def test_a_batchs_graph_is_gone_before_the_next() -> None:
+    network = vector_network(nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4)), 8)
+    alive: list[int] = []
+
+    def batches() -> Iterable[Batch]:
+        for batch in _batches(4, 8):
+            yield batch
+            alive.append(sum(isinstance(each, _Observer) for each in gc.get_objects()))
+
+    gc.collect()
+    gc.disable()
+    try:
+        collect(network, find(network), batches, goal="classes", memory=1 << 30, keep=lambda *_: None)
+    finally:
+        gc.enable()
+    assert alive == [0, 0, 0]

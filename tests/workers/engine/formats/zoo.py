@@ -74,6 +74,21 @@ class Attention(nn.Module):
         return x + F.gelu(self.out(mixed.transpose(1, 2).flatten(2)), approximate="tanh")
 
 
+class Packed(nn.Module):
+    """Masks as language models make theirs: no position sees the future, nor another document's tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frequencies = nn.Parameter(torch.rand(8))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        documents = (positions.diff(prepend=positions[:, :1] - 1, dim=1) != 1).cumsum(1)
+        at = torch.arange(positions.shape[1])
+        mask = (at[:, None] >= at).__and__(documents[:, :, None] == documents[:, None, :])
+        angles = positions[..., None].to(torch.float32) * self.frequencies.to(device="cpu")
+        return angles.cos() * mask.to(torch.float32).sum(-1, keepdim=True)
+
+
 class Conv1D(nn.Module):
     """GPT-2's layer: the weight is (in, out)."""
 
@@ -205,6 +220,7 @@ ZOO = {
         ({0: BATCH, 1: LENGTH}, {0: BATCH, 1: LENGTH}),
     ),
     "tied": Case(Tied, lambda b, n: (ids(b, n),), ({0: BATCH, 1: LENGTH},)),
+    "packed": Case(Packed, lambda b, n: (ids(b, n),), ({0: BATCH, 1: LENGTH},)),
     "several": Case(Several, lambda b, _: (torch.randn(b, 4), torch.randn(b, 3)), ({0: BATCH}, {0: BATCH})),
     "upsampling": Case(
         Upsampling,

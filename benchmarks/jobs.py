@@ -1,0 +1,44 @@
+"""Running whole jobs as a worker's child would, without a service around them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from app.contract.report import Report
+from app.contract.spec import JobSpec
+from app.contract.status import Stage
+from workers.messages import Message, Order
+from workers.stages import pipeline
+
+
+def job_order(spec: Mapping[str, Any], inputs: Mapping[str, Path], workspace: Path) -> Order:
+    """The order for a job on files by role ("model", "train", "test"), which become the workspace's inputs.
+
+    Stages that the workspace has checkpoints of are done.
+    """
+    folder = workspace / "inputs"
+    folder.mkdir(parents=True, exist_ok=True)
+    for role, path in inputs.items():
+        (folder / role).unlink(missing_ok=True)
+        (folder / role).symlink_to(path.resolve())
+    return Order(
+        job_id="job_" + "0" * 32,
+        kind="compress",
+        attempt=1,
+        spec=JobSpec.model_validate({"model": "mdl_" + "0" * 32, "device": "cpu", **spec}),
+        formats={role: path.suffix.removeprefix(".") for role, path in inputs.items()},
+        done=[stage for stage in Stage if (workspace / "stages" / stage / "seconds").exists()],
+        threads=torch.get_num_threads(),
+    )
+
+
+def run_job(order: Order, workspace: Path) -> Report:
+    """Run it to its report; raises what the pipeline raises."""
+    pipeline.run(order, workspace, _ignore)
+    return Report.model_validate_json((workspace / "result.json").read_bytes())
+
+
+def _ignore(message: Message) -> None:
+    pass

@@ -1,0 +1,62 @@
+"""How many rows the stages take at a time, and how many they judge by."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import nn
+
+from app.contract.spec import JobSpec
+from tests.workers.engine.networks import vector_network
+from workers.engine.formats import pt2
+from workers.messages import Order
+from workers.stages import calibration
+from workers.stages.context import Context
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    """A job on a network of 16 inputs, 64 and 4 outputs, with 200 train rows."""
+    (tmp_path / "inputs").mkdir()
+    network = vector_network(nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4)), 16)
+    pt2.write(network, tmp_path / "inputs" / "model")
+    x = np.random.default_rng(0).standard_normal((200, 16)).astype(np.float32)
+    with (tmp_path / "inputs" / "train").open("wb") as file:
+        np.savez(file, x=x)
+    spec = JobSpec.model_validate({"model": "mdl_" + "0" * 32, "finetune": {"epochs": 0}})
+    order = Order(
+        job_id="job_" + "0" * 32,
+        kind="compress",
+        attempt=1,
+        spec=spec,
+        formats={"model": "pt2", "train": "npz"},
+    )
+    return Context(order, tmp_path, lambda _: None)
+
+
+def _sizes(context: Context) -> list[int]:
+    rows = calibration.calibration_rows(context)
+    assert rows is not None
+    return [len(inputs[0]) for inputs, _ in calibration.batches(context, rows.first(35))]
+
+
+def test_batches_are_smaller_where_activations_are_large(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _sizes(context) == [16, 16, 3]
+    assert context.row_bytes >= 4 * (16 + 64 + 64 + 4)
+    monkeypatch.setattr(calibration, "_BATCH_BYTES", 10 * context.row_bytes)
+    assert _sizes(context) == [10, 10, 10, 5]
+    monkeypatch.setattr(calibration, "_BATCH_BYTES", context.row_bytes // 2)
+    assert _sizes(context) == [1] * 35
+
+
+def test_one_layer_is_judged_by_as_many_outputs_as_are_cheap(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows_judged() -> int:
+        return sum(map(len, calibration.sensitivity_judge(context)._wanted))
+
+    assert rows_judged() == 32
+    monkeypatch.setattr(calibration, "_SENSITIVITY_BYTES", 20 * 4 * 4)
+    assert rows_judged() == 20
