@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.fx import Interpreter, Node
 
-from tests.workers.engine.networks import draw, recurrent_network, seeded, vector_network
+from tests.workers.engine.networks import draw_all, recurrent_network, seeded, vector_network
 from workers.engine.graph import surgery
 from workers.engine.graph.network import Network
 from workers.engine.graph.rerun import Rerun
@@ -25,7 +25,7 @@ def _double(network: Network, path: str) -> None:
 @pytest.mark.parametrize("remembered", [0, 1, 2])
 def test_what_changed_takes_effect_and_what_was_changed_back_does_not(remembered: int) -> None:
     network = _network()
-    batches = [draw(network, 5), draw(network, 3)]
+    batches = [draw_all(network, size)[0] for size in (5, 3)]
     rerun = Rerun(network, remembered)
     with torch.no_grad():
         before = [rerun(x) for x in batches]
@@ -43,7 +43,7 @@ def test_what_changed_takes_effect_and_what_was_changed_back_does_not(remembered
 
 def test_only_what_depends_on_a_changed_tensor_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     network = _network()
-    rerun, x = Rerun(network, 1), draw(network, 5)
+    rerun, [x] = Rerun(network, 1), draw_all(network, 5)
     rerun(x)
     computed: list[str] = []
 
@@ -60,7 +60,7 @@ def test_only_what_depends_on_a_changed_tensor_is_computed(monkeypatch: pytest.M
 
 def test_calls_with_several_results_are_rerun_too() -> None:
     network = recurrent_network("lstm", num_layers=2)
-    rerun, x = Rerun(network, 1), draw(network, 2, 5)
+    rerun, [x] = Rerun(network, 1), draw_all(network, 2, 5)
     with torch.no_grad():
         rerun(x)
         _double(network, "rnn.weight_hh_l1")
