@@ -1,9 +1,10 @@
 """What the calibration rows say, between the stages: gathered once, read by every stage that weighs
 errors."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial, reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,6 @@ from app.contract.status import Stage
 from workers.engine.calibration.collect import Goal, collect
 from workers.engine.calibration.moments import Moments, Sides, weighting
 from workers.engine.data import Batch, Examples
-from workers.engine.graph.network import Network
 from workers.engine.graph.outputs import outputs_are
 from workers.engine.layers import weighting as weights
 from workers.engine.layers.base import Layer
@@ -26,7 +26,7 @@ from workers.stages.context import Context
 _BATCH = 16
 _JUDGED_ROWS = 256  # on which a whole candidate is judged
 _SENSITIVITY_ROWS = 32  # on which one layer's error is
-_HELD_BYTES = 1 << 29  # of the original's outputs
+_HELD_BYTES = 1 << 29  # of the original's outputs, and of its activations
 _SENSITIVITY_BYTES = 1 << 27  # the same for one layer's error: every layer is judged on all of them
 _BATCH_BYTES = 1 << 32  # of a batch's activations: a backward pass may hold them all
 _MEGABYTE = 1 << 20
@@ -110,31 +110,35 @@ class Judge:
 
     def __init__(self, context: Context, rows: int, held: int = _HELD_BYTES) -> None:
         self._context = context
-        self._rows = _affordable(context, _first(context.splits.selection, rows), held)
+        judged = _affordable(context, _first(context.splits.selection, rows), held)
         self._loss = make_loss(
             "classes" if _goal(context) == "classes" else "outputs",
             outputs_are(context.original),
             distill=True,
         )
+        self._inputs = [] if judged is None else [inputs for inputs, _ in batches(context, judged)]
         with torch.inference_mode():
-            self._wanted = [context.original(*inputs) for inputs, _ in self._batches()]
+            self._wanted = [context.original(*inputs) for inputs in self._inputs]
 
-    def divergence(self, network: Network) -> float:
+    def divergence(self, network: Callable[..., Any]) -> float:
         """The mean over the rows."""
         total = 0.0
         with torch.inference_mode():
-            for wanted, (inputs, _) in zip(self._wanted, self._batches(), strict=True):
-                positions = real_positions(network.inputs, inputs)
+            for wanted, inputs in zip(self._wanted, self._inputs, strict=True):
+                positions = real_positions(self._context.original.inputs, inputs)
                 loss = self._loss(network(*inputs), wanted, None, positions)
                 total += float(loss) * len(inputs[0])
-        return total / max(1, sum(len(inputs[0]) for inputs, _ in self._batches()))
+        return total / max(1, sum(len(inputs[0]) for inputs in self._inputs))
+
+    @property
+    def remembered(self) -> int:
+        """Of how many batches all activations may be held."""
+        rows = len(self._inputs[0][0]) if self._inputs else 1
+        return _HELD_BYTES // (rows * self._context.row_bytes)
 
     def __bool__(self) -> bool:
         """Whether there is anything to judge by."""
         return bool(self._wanted)
-
-    def _batches(self) -> Iterable[Batch]:
-        return [] if self._rows is None else batches(self._context, self._rows)
 
 
 def sensitivity_judge(context: Context) -> Judge:

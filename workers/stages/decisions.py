@@ -40,7 +40,7 @@ def decide(
 
     `fraction` is the one that cross-validation chose, or tries.
     """
-    total, matched = cost.count(network), rules(spec, layers)
+    total, matched = cost.count(network), _rules(spec, layers)
     in_currency = total.macs if spec.target.of == "macs" else total.parameters
     return [
         _plan(keep, by, _decide(layers, matched, spec, keep, in_currency, fraction), total)
@@ -65,8 +65,7 @@ def _decide(
     return explicit(layers, rules)
 
 
-def rules(spec: JobSpec, layers: Sequence[Layer]) -> Rules:
-    """What the job fixes about these layers; the first rule that matches a layer counts."""
+def _rules(spec: JobSpec, layers: Sequence[Layer]) -> Rules:
     matched = {layer.name: rule for layer in layers if (rule := _rule(spec.layers, layer.name))}
     return Rules(
         methods=frozenset(str(method) for method in spec.methods),

@@ -4,11 +4,12 @@ from app.contract.base import Contract
 from app.contract.plan import Plan
 from app.contract.spec import BudgetRanks, CrossValidationRanks, Method, Weighting
 from app.contract.status import Stage
-from workers.engine.ranks.sensitivity import sensitivities
+from workers.engine.layers.base import Layer
+from workers.engine.ranks.sensitivity import Sensitivity, sensitivities
 from workers.stages import cross_validation
 from workers.stages.calibration import Judge, candidates, gather, sensitivity_judge, weigh
 from workers.stages.context import Context, load, save
-from workers.stages.decisions import decide, rules
+from workers.stages.decisions import decide
 
 PLANS = "plans.json"
 
@@ -54,10 +55,13 @@ def _plans(context: Context, by: Weighting, judge: Judge, fraction: float | None
     return decide(context.original, layers, context.spec, by, fraction)
 
 
-def _sensitivities(context: Context, by: Weighting, judge: Judge) -> dict[str, float]:
-    tried = context.layers(context.original.copy())
-    weigh(context, tried, by)
-    return sensitivities(context.original, tried, rules(context.spec, tried), judge.divergence)
+def _sensitivities(context: Context, by: Weighting, judge: Judge) -> dict[str, Sensitivity]:
+    def fresh() -> list[Layer]:
+        layers = context.layers(context.original.copy())
+        weigh(context, layers, by)
+        return layers
+
+    return sensitivities(context.original, fresh, judge.divergence, remembered=judge.remembered)
 
 
 def _report_dense(context: Context, plan: Plan) -> None:

@@ -85,6 +85,16 @@ def test_a_finished_job_shows_everything_it_found(visitor: TestClient, tenant: T
     assert "hx-get" not in page, "nothing changes any more"
 
 
+def test_what_cross_validation_measured_is_shown_fold_by_fold(visitor: TestClient, tenant: Tenant) -> None:
+    tried = {"fraction": 0.35, "metric": "top1", "folds": [0.8125, 0.75], "chosen": True}
+    job_id = tenant.job()
+    tenant.finish(job_id, Ending.succeeded({**report(0.5), "cross_validation": [tried]}, MADE))
+    page = visitor.get(f"/jobs/{job_id}").text
+    for words in ("Cross-validation", "Fold 2", "0.8125", "0.35", "chosen"):
+        assert words in page
+    assert "Cross-validation" not in visitor.get(f"/jobs/{finished(tenant, 0.5)}").text
+
+
 def test_a_running_job_shows_its_way_and_asks_again(visitor: TestClient, tenant: Tenant) -> None:
     job_id = tenant.job()
     lease = tenant.claim(job_id).lease

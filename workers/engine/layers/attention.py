@@ -199,6 +199,7 @@ class JointSvdFactorization(Factorization[AttentionPair]):
     """
 
     method = "joint_svd"
+    exact = True
 
     @property
     def max_rank(self) -> tuple[int, ...]:

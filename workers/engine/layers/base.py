@@ -74,7 +74,7 @@ class Layer(ABC):
 
     `reason` says why the layer must stay dense; None where it may be factorized. `weigh` gives what the
     calibration knows about this weight; it is called when needed and its result not kept, because it is
-    large.
+    large. `sensitivity` predicts the whole network's divergence from a form's error, where that was measured.
 
     Where the inputs are `one_hot`, `vectors` gives how often each occurred, (n,), and their second moment is
     that, as a diagonal.
@@ -87,7 +87,7 @@ class Layer(ABC):
         self.sites = sites
         self.reason = reason
         self.weigh: Callable[[], Weighting] = lambda: PLAIN
-        self.sensitivity: float | None = None
+        self.sensitivity: Callable[[float], float] | None = None
 
     @property
     def site(self) -> Site:
@@ -226,6 +226,9 @@ class Factorization(ABC, Generic[L]):
     """One method applied to one layer: which ranks it takes, what each costs, and how it is put in."""
 
     method: ClassVar[str]
+    exact: ClassVar[bool] = False
+    """Whether no factors of a rank come closer than those that `rewrite` computes, without iterating: of
+    convolutions, in the norm of whole patches."""
 
     def __init__(self, layer: L) -> None:
         self.layer = layer

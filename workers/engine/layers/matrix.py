@@ -67,6 +67,7 @@ class SvdFactorization(Factorization[MatrixLayer]):
     """Truncated SVD, whitened by what the calibration knows: r (m + n) weights instead of m n."""
 
     method = "svd"
+    exact = True
 
     @property
     def max_rank(self) -> tuple[int, ...]:

@@ -200,7 +200,7 @@ class _Menu:
     def _loss(self, form: Form) -> float:
         """The predicted divergence where it was measured; else −log of the energy that is retained."""
         if self.layer.sensitivity is not None:
-            return self.layer.sensitivity * form.error
+            return self.layer.sensitivity(form.error)
         return -math.log(max(1.0 - form.error, 1e-12))
 
 

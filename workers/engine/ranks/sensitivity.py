@@ -1,65 +1,123 @@
 """How much the whole network minds an error in one of its weights, measured one weight at a time."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from bisect import bisect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from workers.engine.graph import surgery
 from workers.engine.graph.network import Network
-from workers.engine.layers.base import Form, Layer
+from workers.engine.graph.rerun import Rerun
+from workers.engine.layers.base import Factorization, Form, Layer
 from workers.engine.layers.substitute import Substitute, substitute
-from workers.engine.ranks.selection import Rules
 
-_TRIED = 0.5  # of a layer's parameters: where most budgets will want it
-_LEAST_ERROR = 1e-9
+_TRIED = (0.07, 0.2, 0.4, 0.7)  # of a layer's parameters: the range that budgets ask for
+_LEAST = 1e-9  # of errors and divergences: below, they are rounding
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What the network's outputs diverge by when one layer alone has an error, from a few measurements.
+
+    `points` are (squared relative error of the weight, divergence), both rising. Between them the logarithms
+    are interpolated; outside, the divergence is proportional to the error.
+    """
+
+    points: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def of(cls, measured: Iterable[tuple[float, float]]) -> "Sensitivity":
+        """From measurements in any order. Noise may not make a larger error the better one."""
+        points: list[tuple[float, float]] = []
+        for error, divergence in sorted((max(e, _LEAST), max(d, _LEAST)) for e, d in measured):
+            if not points or error > points[-1][0]:
+                points.append((error, max(divergence, points[-1][1] if points else 0.0)))
+        return cls(tuple(points))
+
+    def __call__(self, error: float) -> float:
+        """The divergence that an error is expected to cause."""
+        first, last = self.points[0], self.points[-1]
+        if error <= first[0]:
+            return first[1] * error / first[0]
+        if error >= last[0]:
+            return last[1] * error / last[0]
+        above = bisect([e for e, _ in self.points], error)
+        return _between(self.points[above - 1], self.points[above], error)
+
+
+def _between(low: tuple[float, float], high: tuple[float, float], error: float) -> float:
+    share = math.log(error / low[0]) / math.log(high[0] / low[0])
+    return math.exp((1.0 - share) * math.log(low[1]) + share * math.log(high[1]))
 
 
 def sensitivities(
     network: Network,
-    layers: Sequence[Layer],
-    rules: Rules,
-    divergence: Callable[[Network], float],
-) -> dict[str, float]:
-    """Divergence of the whole network per unit of a layer's error, by layer name.
+    fresh: Callable[[], Sequence[Layer]],
+    divergence: Callable[[Callable[..., Any]], float],
+    *,
+    remembered: int = 0,
+) -> dict[str, Sensitivity]:
+    """Divergence of the whole network as a function of each layer's error, by layer name.
 
-    Each layer alone takes a form of half its size and the network's divergence from the original is measured;
-    a form's predicted divergence is then its error times the value returned, KL(r₀) · T(r) / T(r₀). Layers
-    that have no such form are left out.
+    Each layer alone takes forms of a few sizes, and the network's divergence from the original is measured.
+    Where a layer takes one, the forms are of a method whose best approximation is known in closed form: how
+    an error came about hardly matters, and these cost least. Layers that have no smaller form are left out.
 
     Args:
         network: read only.
-        layers: those of a copy of the network that is rewritten here and of no use afterwards.
-        rules: which methods each layer may take.
-        divergence: of a network from the original, on rows that served for nothing else.
+        fresh: the layers of a new copy of the network, which know their weightings; the copy is rewritten.
+        divergence: of a network, as a function of its inputs, from the original, on rows that served for
+            nothing else: the same tensors in every call.
+        remembered: of how many batches all activations may be held. Then only what follows a layer is
+            computed anew for it.
     """
-    tried = {layer.name: form for layer in layers if (form := _tried(layer, rules))}
-    substitutes = {
-        layer.name: substitute(layer, tried[layer.name])[1] for layer in layers if layer.name in tried
-    }
     frozen = network.copy()
-    return {
-        name: _with(frozen, substitutes[name], divergence) / max(form.error, _LEAST_ERROR)
-        for name, form in tried.items()
-    }
+    rerun = Rerun(frozen, remembered)
+    divergence(rerun)
+    found: dict[str, Sensitivity] = {}
+    for copies in zip(*(fresh() for _ in _TRIED), strict=True):
+        forms = dict(zip(_forms(copies[0]), copies, strict=False))
+        measured = [
+            (form.error, _with(frozen, rerun, substitute(layer, form)[1], divergence))
+            for form, layer in forms.items()
+        ]
+        if measured:
+            found[copies[0].name] = Sensitivity.of(measured)
+    return found
 
 
-def _tried(layer: Layer, rules: Rules) -> Form | None:
-    """The form of about half the size that loses least, on the coarsest grid that has any."""
+def _forms(layer: Layer) -> list[Form]:
+    """The forms nearest to the sizes to be tried, each once."""
+    probe = _probe(layer)
+    if probe is None:
+        return []
     for step in (8, 4, 2, 1):
-        forms = [form for each in rules.allowed(layer) for form in each.forms(step)]
-        if forms:
-            half = _TRIED * layer.parameters
-            nearest = min(abs(form.parameters - half) for form in forms)
-            near = [form for form in forms if abs(form.parameters - half) <= nearest + 0.05 * half]
-            return min(near, key=lambda form: form.error)
-    return None
+        if forms := list(probe.forms(step)):
+            wanted = [share * layer.parameters for share in _TRIED]
+            nearest = [min(forms, key=lambda form: abs(form.parameters - size)) for size in wanted]
+            return list(dict.fromkeys(nearest))
+    return []
 
 
-def _with(frozen: Network, tensors: Substitute, divergence: Callable[[Network], float]) -> float:
+def _probe(layer: Layer) -> "Factorization[Any] | None":
+    exact = [each for each in layer.methods.values() if each.exact]
+    return next(iter([*exact, *layer.methods.values()]), None)
+
+
+def _with(
+    frozen: Network,
+    rerun: Rerun,
+    tensors: Substitute,
+    divergence: Callable[[Callable[..., Any]], float],
+) -> float:
     """The divergence with some tensors of the network replaced for a moment."""
     held = _swap(frozen, tensors)
+    rerun.changed(tensors)
     try:
-        return max(0.0, divergence(frozen))
+        return max(0.0, divergence(rerun))
     finally:
         _swap(frozen, held)
 

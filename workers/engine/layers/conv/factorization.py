@@ -39,8 +39,6 @@ class ConvFactorization(Factorization[ConvLayer]):
     are right at one rank.
     """
 
-    exact = False  # whether the decomposition is the best there is in the norm of whole patches
-
     @abstractmethod
     def decompose(self, kernel: Tensor, rank: Rank, weighting: Weighting) -> Fit:
         """One group's factors."""

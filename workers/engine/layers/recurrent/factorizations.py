@@ -36,6 +36,7 @@ class Svd(Factorization[GateLayer]):
     """Truncated SVD: the right factor is the projection, each weight keeps its rows of the left one."""
 
     method = "svd"
+    exact = True
 
     @property
     def max_rank(self) -> tuple[int, ...]:

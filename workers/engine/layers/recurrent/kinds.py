@@ -105,6 +105,7 @@ class InputSvd(Factorization[HiddenLayer]):
     calls stay torch's own: nothing runs as a loop."""
 
     method = "input_svd"
+    exact = True
 
     @cached_property
     def _matrix(self) -> Tensor:
