@@ -19,6 +19,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def main() -> None:
     seconds: list[list[str]] = []
     for case in sorted(path.parent for path in asked.folder.glob("*/model.pt2")):
         for of in ("macs", "parameters"):
-            found = kept(_FOLDER / f"{case.name}-{of}.json", lambda case=case, of=of: _run(case, of))
+            found = kept(_FOLDER / f"{case.name}-{of}.json", partial(_run, case, of))
             report = Report.model_validate(found["report"])
             results += _results(case.name, of, report, found["unreachable"])
             seconds.append([case.name, _currency(of), *(f"{report.seconds[s]:.0f} s" for s in _STAGES)])

@@ -40,7 +40,8 @@ def _reachable_from(least: float, wanted: list[list[float]]) -> Any:
         wanted.append(list(keeps))
         if keeps[-1] < least:
             raise EngineError("budget_unreachable", "No ranks keep so little.")
-        return Report.model_construct(**dict.fromkeys(Report.model_fields))
+        nothing: Any = dict.fromkeys(Report.model_fields)
+        return Report.model_construct(**nothing)
 
     return job
 
