@@ -39,7 +39,7 @@ $(BENCH)/.installed: pyproject.toml requirements/worker.txt requirements/benchma
 	$(BENCH)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-bench-language-model: $(BENCH)/.installed ## a language model at 0.8, in docs/results.md: most of an hour
+bench-language-model: $(BENCH)/.installed ## a language model at 0.8, in docs/results.md; long
 	$(BENCH)/bin/python -m benchmarks.language_model
 
 lint: install ## style, types and import walls

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: every benchmark, one after the other."""
+"""`python -m benchmarks`: the engine's parts, in turn. Whole jobs: `cases`, `language_model`."""
 
 from benchmarks import allocation, decomposition
 

@@ -1,6 +1,6 @@
 """Whole jobs on networks of one's own: what remains of each at several budgets, without fine-tuning.
 
-    python -m benchmarks.cases [FOLDER] [--write NAME]
+    python -m benchmarks.cases [FOLDER] [--write NAME] [--resume]
 
 FOLDER has a folder for each case, which holds
 
@@ -9,24 +9,28 @@ FOLDER has a folder for each case, which holds
     case.json              optional: more of the job's body, such as {"task": "language-modeling"}
 
 Without `case.json` a case whose test rows have a `target` is a classification. Without FOLDER the case is the
-repository's example. `--write` puts the tables in their place in docs/results.md.
+repository's example. `--write` puts the tables in their place in docs/results.md; `--resume` takes what an
+earlier run left in var/benchmarks for jobs of the same name.
 """
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from app.contract.report import Candidate, Metric, Report
-from benchmarks.jobs import job_order, run_job
+from benchmarks.jobs import WORK, job_order, kept, run_job
 from benchmarks.tables import markdown, publish
 from workers.engine.errors import EngineError
 
+_FOLDER = WORK / "cases"
 _EXAMPLE = Path(__file__).parents[1] / "examples"
 _KEEPS = (0.7, 0.5, 0.35, 0.25)
 _HEADER = ["case", "of", "keep", "metric", "95 %", "parameters", "MACs", "time", "weighting"]
@@ -38,13 +42,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cases")
     parser.add_argument("folder", nargs="?", type=Path, default=_EXAMPLE)
     parser.add_argument("--write", metavar="NAME", help="a place in docs/results.md")
+    parser.add_argument("--resume", action="store_true")
     asked = parser.parse_args()
+    if not asked.resume:
+        shutil.rmtree(_FOLDER, ignore_errors=True)
     results: list[list[str]] = []
     seconds: list[list[str]] = []
     for case in sorted(path.parent for path in asked.folder.glob("*/model.pt2")):
         for of in ("macs", "parameters"):
-            report, unreachable = _run(case, of)
-            results += _results(case.name, of, report, unreachable)
+            found = kept(_FOLDER / f"{case.name}-{of}.json", partial(_run, case, of))
+            report = Report.model_validate(found["report"])
+            results += _results(case.name, of, report, found["unreachable"])
             seconds.append([case.name, _currency(of), *(f"{report.seconds[s]:.0f} s" for s in _STAGES)])
             print(markdown(_HEADER, results[-len(_KEEPS) - 1 :]), file=sys.stderr, flush=True)
     tables = "\n\n".join([markdown(_HEADER, results), markdown(["case", "of", *_STAGES], seconds)])
@@ -53,13 +61,14 @@ def main() -> None:
         publish(asked.write, tables)
 
 
-def _run(case: Path, of: str) -> tuple[Report, list[float]]:
+def _run(case: Path, of: str) -> dict[str, Any]:
     """The report of one job, and the budgets that no ranks reach."""
     keeps = list(_KEEPS)
     unreachable: list[float] = []
     while True:
         try:
-            return _job(case, {"target": {"of": of, "keep": keeps}}), unreachable
+            report = _job(case, {"target": {"of": of, "keep": keeps}})
+            return {"report": report.model_dump(mode="json"), "unreachable": unreachable}
         except EngineError as error:
             if error.code != "budget_unreachable" or len(keeps) == 1:
                 raise

@@ -1,6 +1,7 @@
 """Running whole jobs as a worker's child would, without a service around them."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,17 @@ from app.contract.spec import JobSpec
 from app.contract.status import Stage
 from workers.messages import Message, Order
 from workers.stages import pipeline
+
+WORK = Path(__file__).parents[1] / "var" / "benchmarks"
+"""Where working files and what was measured so far are kept."""
+
+
+def kept(path: Path, measure: Callable[[], Any]) -> Any:
+    """What `measure` finds, as JSON; what an earlier run left at `path` is taken for it."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(measure()))
+    return json.loads(path.read_text())
 
 
 def job_order(spec: Mapping[str, Any], inputs: Mapping[str, Path], workspace: Path) -> Order:
@@ -36,9 +48,9 @@ def job_order(spec: Mapping[str, Any], inputs: Mapping[str, Path], workspace: Pa
 
 def run_job(order: Order, workspace: Path) -> Report:
     """Run it to its report; raises what the pipeline raises."""
-    pipeline.run(order, workspace, _ignore)
+    pipeline.run(order, workspace, ignore)
     return Report.model_validate_json((workspace / "result.json").read_bytes())
 
 
-def _ignore(message: Message) -> None:
-    pass
+def ignore(message: Message) -> None:
+    """Nobody listens to the progress of a benchmark."""

@@ -8,7 +8,6 @@ on from there.
 """
 
 import argparse
-import json
 import math
 import shutil
 import sys
@@ -18,19 +17,18 @@ from typing import Any
 
 from app.contract.plan import Plan
 from app.contract.status import Stage
-from benchmarks.jobs import job_order
+from benchmarks.jobs import WORK, ignore, job_order, kept
 from benchmarks.smollm2 import write_job
 from benchmarks.tables import markdown, publish
 from workers.engine.graph.network import Network
 from workers.engine.layers.base import Layer
 from workers.engine.measure import cost
-from workers.messages import Message
 from workers.stages import judge, plan
 from workers.stages.calibration import candidate_judge, weigh
 from workers.stages.carry_out import carry_out
 from workers.stages.context import Context
 
-_FOLDER = Path(__file__).parents[1] / "var" / "benchmarks" / "language-model"
+_FOLDER = WORK / "language-model"
 _KEEP = 0.8  # of the linear layers' parameters
 _HEAD = {"match": "*lm_head", "method": "keep"}  # tied to the embedding
 _NAMES = {"none": "plain SVD", "inputs": "input-whitened SVD", "two_sided": "two-sided SVD"}
@@ -67,7 +65,7 @@ def _measured(job: str, weighting: str, uniform: bool, files: Mapping[str, Path]
     workspace = _FOLDER / job
     calibration = {"weighting": weighting, "memory_mb": 4096}
     body = {"task": "language-modeling", "finetune": {"epochs": 0}, "calibration": calibration}
-    context = Context(job_order(body, files, workspace), workspace, _ignore)
+    context = Context(job_order(body, files, workspace), workspace, ignore)
     body |= _uniform(context) if uniform else _budget(context)
     context.order = job_order(body, files, workspace)
     if Stage.PLAN not in context.order.done:
@@ -75,14 +73,12 @@ def _measured(job: str, weighting: str, uniform: bool, files: Mapping[str, Path]
         plan.run(context)
         context.finish(Stage.PLAN)
     if uniform:
-        yield _kept(workspace, "original", lambda: _row(context, "original", context.original, 1.0, 0.0))
+        yield kept(workspace / "original.json", lambda: _row(context, "original", context.original, 1.0, 0.0))
     [alternatives] = plan.planned(context)
     for made in alternatives.plans:
-        yield _kept(workspace, made.weighting.value, lambda made=made: _carried_out(context, made, uniform))
-
-
-def _ignore(message: Message) -> None:
-    pass
+        yield kept(
+            workspace / f"{made.weighting.value}.json", lambda made=made: _carried_out(context, made, uniform)
+        )
 
 
 def _linear(context: Context) -> list[Layer]:
@@ -133,14 +129,6 @@ def _row(context: Context, name: str, network: Network, kept: float, divergence:
         "ci95": metric.ci95,
         "divergence": divergence,
     }
-
-
-def _kept(workspace: Path, name: str, measure: Any) -> Row:
-    path = workspace / f"{name}.json"
-    if not path.exists():
-        path.write_text(json.dumps(measure()))
-    row: Row = json.loads(path.read_text())
-    return row
 
 
 def _table(rows: Mapping[str, Row]) -> str:

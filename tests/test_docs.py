@@ -31,9 +31,7 @@ def test_every_table_of_results_names_the_command_that_makes_it() -> None:
         outside = re.sub(r"<!-- begin.*?<!-- end [^\n]*", "", section, flags=re.DOTALL)
         assert "| ---" not in outside, "a table that no command rewrites"
         assert len(places) == section.count("<!-- begin ") == section.count("<!-- end ")
-        for name, content in places:
-            assert "| ---" in content, name
-            assert _commands(section), name
+        assert not places or _commands(section), section.partition("\n")[0]
     commands = [command for section in sections for command in _commands(section)]
     assert len(commands) > 1
     assert [command for command in commands if not _exists(command)] == []

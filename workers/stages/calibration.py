@@ -26,7 +26,8 @@ from workers.stages.context import Context
 _BATCH = 16
 _JUDGED_ROWS = 256  # on which a whole candidate is judged
 _SENSITIVITY_ROWS = 32  # on which one layer's error is
-_HELD_BYTES = 1 << 29  # of the original's outputs, and of its activations
+_HELD_BYTES = 1 << 29  # of the original's outputs
+_REMEMBERED_BYTES = 1 << 31  # of its activations on the rows that one layer's error is judged on
 _SENSITIVITY_BYTES = 1 << 27  # the same for one layer's error: every layer is judged on all of them
 _BATCH_BYTES = 1 << 32  # of a batch's activations: a backward pass may hold them all
 _MEGABYTE = 1 << 20
@@ -134,7 +135,7 @@ class Judge:
     def remembered(self) -> int:
         """Of how many batches all activations may be held."""
         rows = len(self._inputs[0][0]) if self._inputs else 1
-        return _HELD_BYTES // (rows * self._context.row_bytes)
+        return _REMEMBERED_BYTES // (rows * self._context.row_bytes)
 
     def __bool__(self) -> bool:
         """Whether there is anything to judge by."""
@@ -152,7 +153,7 @@ def candidate_judge(context: Context) -> Judge:
 
 
 def _affordable(context: Context, rows: Examples | None, most: int) -> Examples | None:
-    """As many rows as have outputs of `most` bytes, a batch at least; none where they fill no batch."""
+    """As many rows as have outputs of `most` bytes, and one at least; none where they fill no batch."""
     first = None if rows is None else next(iter(batches(context, rows)), None)
     if rows is None or first is None:
         return None
@@ -160,7 +161,7 @@ def _affordable(context: Context, rows: Examples | None, most: int) -> Examples 
     with torch.inference_mode():
         leaves = pytree.tree_leaves(context.original(*inputs))
     held = sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor)) / len(inputs[0])
-    return rows.first(max(len(inputs[0]), int(most / held)))
+    return rows.first(max(context.original.batch_size(1), int(most / held)))
 
 
 def batches(context: Context, rows: Examples) -> Iterable[Batch]:

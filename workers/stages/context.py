@@ -20,7 +20,7 @@ from workers.engine.data import Examples, Splits, split
 from workers.engine.errors import EngineError
 from workers.engine.formats import arrays, pt2
 from workers.engine.graph.canonical import canonicalise
-from workers.engine.graph.network import Network
+from workers.engine.graph.network import Network, call_nodes
 from workers.engine.graph.shapes import shapes
 from workers.engine.layers.base import Layer
 from workers.engine.layers.find import find
@@ -71,8 +71,12 @@ class Context:
 
     @cached_property
     def row_bytes(self) -> int:
-        """What all activations of one row take at most, as single-precision numbers."""
-        return 4 * sum(map(math.prod, shapes(self.original).values()))
+        """What all activations of one row take, as single-precision numbers; views take nothing."""
+        sizes = shapes(self.original)
+        made = [
+            node for node in call_nodes(self.original.module) if not getattr(node.target, "is_view", False)
+        ]
+        return 4 * sum(math.prod(sizes[node.name]) for node in made if node.name in sizes)
 
     @cached_property
     def splits(self) -> Splits:

@@ -44,7 +44,7 @@ def test_batches_are_smaller_where_activations_are_large(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert _sizes(context) == [16, 16, 3]
-    assert context.row_bytes >= 4 * (16 + 64 + 64 + 4)
+    assert context.row_bytes == 4 * (64 + 64 + 4)  # what three calls make
     monkeypatch.setattr(calibration, "_BATCH_BYTES", 10 * context.row_bytes)
     assert _sizes(context) == [10, 10, 10, 5]
     monkeypatch.setattr(calibration, "_BATCH_BYTES", context.row_bytes // 2)
@@ -60,3 +60,16 @@ def test_one_layer_is_judged_by_as_many_outputs_as_are_cheap(
     assert rows_judged() == 32
     monkeypatch.setattr(calibration, "_SENSITIVITY_BYTES", 20 * 4 * 4)
     assert rows_judged() == 20
+    monkeypatch.setattr(calibration, "_SENSITIVITY_BYTES", 1)
+    assert rows_judged() == 1
+
+
+def test_as_much_is_remembered_of_the_rows_judged_as_memory_allows(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = calibration.sensitivity_judge(context)
+    assert judge.remembered >= 2
+    monkeypatch.setattr(calibration, "_REMEMBERED_BYTES", 16 * context.row_bytes)
+    assert judge.remembered == 1
+    monkeypatch.setattr(calibration, "_REMEMBERED_BYTES", 15 * context.row_bytes)
+    assert judge.remembered == 0
