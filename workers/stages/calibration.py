@@ -20,12 +20,14 @@ from workers.engine.graph.outputs import outputs_are
 from workers.engine.layers import weighting as weights
 from workers.engine.layers.base import Layer
 from workers.engine.losses import make_loss
+from workers.engine.measure import cost
 from workers.engine.padding import real_positions
 from workers.stages.context import Context
 
 _BATCH = 16
 _JUDGED_ROWS = 256  # on which a whole candidate is judged
-_SENSITIVITY_ROWS = 32  # on which one layer's error is
+_SENSITIVITY_ROWS, _LEAST_SENSITIVITY_ROWS = 32, 4  # on which one layer's error is
+_SENSITIVITY_MACS = 4_000_000_000  # of one such judgement
 _HELD_BYTES = 1 << 29  # of the original's outputs
 _REMEMBERED_BYTES = 1 << 31  # of its activations on the rows that one layer's error is judged on
 _SENSITIVITY_BYTES = 1 << 27  # the same for one layer's error: every layer is judged on all of them
@@ -143,8 +145,10 @@ class Judge:
 
 
 def sensitivity_judge(context: Context) -> Judge:
-    """For one layer's error."""
-    return Judge(context, _SENSITIVITY_ROWS, _SENSITIVITY_BYTES)
+    """For one layer's error. Every layer is judged several times: fewer rows where they are dear."""
+    affordable = _SENSITIVITY_MACS // max(1, cost.count(context.original).macs)
+    rows = min(_SENSITIVITY_ROWS, max(_LEAST_SENSITIVITY_ROWS, affordable))
+    return Judge(context, rows, _SENSITIVITY_BYTES)
 
 
 def candidate_judge(context: Context) -> Judge:

@@ -73,3 +73,12 @@ def test_as_much_is_remembered_of_the_rows_judged_as_memory_allows(
     assert judge.remembered == 1
     monkeypatch.setattr(calibration, "_REMEMBERED_BYTES", 15 * context.row_bytes)
     assert judge.remembered == 0
+
+
+def test_one_layer_is_judged_on_fewer_rows_where_these_are_dear(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    macs = 16 * 64 + 64 * 4
+    for budget, rows in ((macs * 40, 32), (macs * 12, 12), (macs, 4)):
+        monkeypatch.setattr(calibration, "_SENSITIVITY_MACS", budget)
+        assert sum(map(len, calibration.sensitivity_judge(context)._wanted)) == rows
