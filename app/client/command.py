@@ -32,7 +32,8 @@ from app.settings import get_settings
 UNKNOWN_YET = "mdl_" + "0" * 32
 
 Budgeted = Literal["macs", "parameters"]
-RankSelection = Literal["budget", "fraction", "energy"]
+RankSelection = Literal["budget", "fraction", "energy", "vbmf", "cross_validation"]
+"""Explicit ranks are given by layer rules, which this command has no options for."""
 
 
 def compress(  # noqa: PLR0913, PLR0917 -- every parameter is an option of the command line

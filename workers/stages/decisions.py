@@ -48,6 +48,12 @@ def decide(
     ]
 
 
+def undecided(layers: Sequence[Layer], spec: JobSpec) -> list[Layer]:
+    """The layers whose form the job's rules leave open."""
+    rules = _rules(spec, layers)
+    return [layer for layer in layers if layer.name not in rules.kept and layer.name not in rules.rank]
+
+
 def _decide(
     layers: Sequence[Layer], rules: Rules, spec: JobSpec, keep: float, total: int, fraction: float | None
 ) -> list[Decision]:

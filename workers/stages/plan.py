@@ -9,7 +9,7 @@ from workers.engine.ranks.sensitivity import Sensitivity, sensitivities
 from workers.stages import cross_validation
 from workers.stages.calibration import Judge, candidates, gather, sensitivity_judge, weigh
 from workers.stages.context import Context, load, save
-from workers.stages.decisions import decide
+from workers.stages.decisions import decide, undecided
 
 PLANS = "plans.json"
 
@@ -59,7 +59,7 @@ def _sensitivities(context: Context, by: Weighting, judge: Judge) -> dict[str, S
     def fresh() -> list[Layer]:
         layers = context.layers(context.original.copy())
         weigh(context, layers, by)
-        return layers
+        return undecided(layers, context.spec)
 
     return sensitivities(context.original, fresh, judge.divergence, remembered=judge.remembered)
 

@@ -1,13 +1,14 @@
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
 from app.client import Client
-from app.client.command import compress
+from app.client.command import RankSelection, compress
 from app.comparison import MINUS
+from app.contract.spec import Ranks
 from app.keys.service import BOOTSTRAP_FILE
 from app.settings import get_settings
 from tests.app.client.service import KEY, WEIGHTS, Service, problem
@@ -115,3 +116,10 @@ def test_ctrl_c_asks_the_service_to_cancel_the_job(
     result = run(service)
     assert result.exit_code != 0
     assert service.cancelled
+
+
+def test_every_rank_selection_but_by_hand_can_be_asked_for() -> None:
+    selections = {
+        get_args(kind.model_fields["selection"].annotation)[0] for kind in get_args(get_args(Ranks)[0])
+    }
+    assert selections == {*get_args(RankSelection), "explicit"}
