@@ -1,0 +1,27 @@
+"""torch-pruning: a control that is no decomposition. Whole channels go, those of the least weight in every layer."""
+
+import torch_pruning
+from torch import nn
+
+from benchmarks.peers.worker import Compressed, Task, main, meet_budget
+
+
+def _prune(task: Task) -> Compressed:
+    def build(share: float) -> nn.Module:
+        network = task.network()
+        head = [module for module in network.modules() if isinstance(module, nn.Linear)][-1:]
+        pruner = torch_pruning.pruner.BasePruner(
+            network,
+            task.example(),
+            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+            pruning_ratio=1 - share,
+            ignored_layers=head,
+        )
+        pruner.step()
+        return network
+
+    return meet_budget(task, build)
+
+
+if __name__ == "__main__":
+    main({"channel pruning": _prune})
