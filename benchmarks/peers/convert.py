@@ -92,7 +92,9 @@ class _Conversion:
             return None
         tensors = {name: self.fetch(value) for name, value in values.items()}
         path = _owner(values.get("weight")) if weighted else node.name
-        if weighted and (path is None or path in self.made or not isinstance(tensors["weight"], nn.Parameter)):
+        if weighted and (
+            path is None or path in self.made or not isinstance(tensors["weight"], nn.Parameter)
+        ):
             return None  # computed, or used twice: a module would not be alone in having it
         made = build(tensors)
         if made is None or path is None:

@@ -1,5 +1,6 @@
 """What an adapter stands on, in the peer's environment: the request, the search for a budget, the answer."""
 
+import copy
 import importlib.abc
 import importlib.machinery
 import json
@@ -20,7 +21,8 @@ from torch.fx import GraphModule
 from benchmarks.peers.convert import to_modules
 from benchmarks.peers.counter import macs
 
-_CALLS = 12  # of a peer, to find the knob that meets a budget
+MISSED = 0.05  # of the budget: what is farther away from it has not met it
+_CALLS = 10  # of a peer, to find the knob that meets a budget
 _CLOSE = 0.01  # below the budget, as a share of it: near enough to stop searching
 
 
@@ -35,10 +37,15 @@ class Task:
     calibration: Path
     shape: tuple[int, ...]
 
-    def network(self) -> GraphModule:
-        """The network as stock modules: a fresh copy at every call, since some peers edit in place."""
+    @cached_property
+    def original(self) -> GraphModule:
+        """The network as stock modules, as it was."""
         program = torch.export.load(self.model)
         return to_modules(program.module(check_guards=False), self.example(2))
+
+    def head(self) -> str:
+        """The path of the last linear layer: what it gives are the outputs, and peers are told to leave it alone."""
+        return [path for path, module in self.original.named_modules() if isinstance(module, nn.Linear)][-1]
 
     def example(self, batch: int = 1) -> Tensor:
         """Noise, shape (batch, *shape)."""
@@ -47,18 +54,19 @@ class Task:
     @cached_property
     def budget(self) -> float:
         """Multiply-accumulates that may remain."""
-        return self.keep * macs(self.network(), self.example())
+        return self.keep * macs(self.original, self.example())
 
-    def accuracy(self, module: nn.Module) -> float:
-        """Top-1 on the calibration rows, for peers that choose ranks by evaluating."""
-        with np.load(self.calibration) as rows, torch.no_grad():
-            x, target = torch.from_numpy(rows["x"]), torch.from_numpy(rows["target"])
-            return float((module(x).argmax(1) == target).double().mean())
+    @cached_property
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """The calibration rows and their labels."""
+        with np.load(self.calibration) as rows:
+            return torch.from_numpy(rows["x"]), torch.from_numpy(rows["target"])
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a peer: what its knob was set to, what share of the multiply-accumulates came out, how long."""
+    """One call of a peer: what its knob was set to, what share of the multiply-accumulates came out, and how long it
+    took in seconds of the processor: others on the machine do not count."""
 
     knob: float
     kept: float
@@ -67,8 +75,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Compressed:
-    """What a peer made. `seconds` is the time of the calls that it needed; `calls` are all that were made to meet
-    the budget."""
+    """What a peer made. `seconds` of the processor went into the calls that it needed; `calls` are all that were made
+    to meet the budget."""
 
     module: nn.Module
     seconds: float
@@ -77,28 +85,28 @@ class Compressed:
 
 
 Method = Callable[[Task], Compressed]
+Build = Callable[[GraphModule, float], nn.Module]
+"""Compress a network, which may be edited in place, with the knob so."""
 
 
-def meet_budget(task: Task, build: Callable[[float], nn.Module], first: float | None = None) -> Compressed:
+def meet_budget(task: Task, build: Build, first: float | None = None) -> Compressed:
     """Bisect a knob in (0, 1), which costs more the higher it is, for the costliest network within the budget.
 
     Peers without a budget are used this way, and those that miss theirs, which are asked for it `first`. Where no call
     comes below the budget, the cheapest network is returned. `seconds` is that of the call which made the network.
+    Raises `RuntimeError` where no call gave one.
     """
     search = _Search(task, build)
+    if first is not None and abs(search.call(first) - task.keep) <= MISSED * task.keep:
+        return search.found()
     low, high = 0.0, 1.0
-    for knob in [] if first is None else [first]:
-        search.call(knob)
     while len(search.calls) < _CALLS and not search.done:
         middle = (low + high) / 2
         if search.call(middle) > task.keep:
             high = middle
         else:
             low = middle
-    if search.best is None:
-        raise RuntimeError(f"no setting could be carried out: {search.error}")
-    module, call = search.best
-    return Compressed(module, call.seconds, search.calls)
+    return search.found()
 
 
 @dataclass
@@ -106,7 +114,7 @@ class _Search:
     """The calls so far and the best network among them."""
 
     task: Task
-    build: Callable[[float], nn.Module]
+    build: Build
     calls: list[Call] = field(default_factory=list)
     best: tuple[nn.Module, Call] | None = None
     error: Exception | None = None
@@ -116,16 +124,24 @@ class _Search:
         """Whether the best is close below the budget."""
         return self.best is not None and 0 <= self.task.keep - self.best[1].kept <= _CLOSE * self.task.keep
 
+    def found(self) -> Compressed:
+        """The best; raises `RuntimeError` where no call gave a network."""
+        if self.best is None:
+            raise RuntimeError(f"no setting could be carried out: {self.error!r}")
+        module, call = self.best
+        return Compressed(module, call.seconds, self.calls)
+
     def call(self, knob: float) -> float:
         """The share of multiply-accumulates that the knob leaves. A peer that fails is asked for more."""
-        started = time.perf_counter()
+        network = copy.deepcopy(self.task.original)
+        started = time.process_time()
         try:
-            module = self.build(knob)
+            module = self.build(network, knob)
         except Exception as error:  # whatever a peer raises on a rank that it cannot make
             self.error = error
-            self.calls.append(Call(knob, 0.0, time.perf_counter() - started))
+            self.calls.append(Call(knob, 0.0, time.process_time() - started))
             return 0.0
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         kept = macs(module.eval(), self.task.example()) * self.task.keep / self.task.budget
         call = Call(knob, kept, seconds)
         self.calls.append(call)
@@ -192,7 +208,7 @@ class _Hollows(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self.packages = packages
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        known = name.split(".")[0] in self.packages
+        known = name.split(".", maxsplit=1)[0] in self.packages
         return importlib.machinery.ModuleSpec(name, self, is_package=True) if known else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:

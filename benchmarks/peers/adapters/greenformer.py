@@ -12,11 +12,13 @@ from greenformer import auto_fact  # noqa: E402
 
 def _svd(task: Task) -> Compressed:
     @torch.no_grad()
-    def build(share: float) -> nn.Module:
+    def build(network: nn.Module, share: float) -> nn.Module:
         torch.manual_seed(0)  # its SVD is randomised
-        network = task.network()
-        layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-        made: nn.Module = auto_fact(network, rank=share, solver="svd", submodules=layers[:-1])
+        head = network.get_submodule(task.head())
+        layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+        made: nn.Module = auto_fact(
+            network, rank=share, solver="svd", submodules=[layer for layer in layers if layer is not head]
+        )
         return made
 
     return meet_budget(task, build)

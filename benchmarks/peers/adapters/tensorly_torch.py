@@ -11,8 +11,7 @@ from benchmarks.peers.worker import Compressed, Task, main, meet_budget
 
 
 def _tucker(task: Task) -> Compressed:
-    def build(share: float) -> nn.Module:
-        network = task.network()
+    def build(network: nn.Module, share: float) -> nn.Module:
         for path, layer in list(network.named_modules()):
             if isinstance(layer, nn.Conv2d) and layer.groups == 1 and max(layer.kernel_size) > 1:
                 network.set_submodule(path, _factorized(layer, share))

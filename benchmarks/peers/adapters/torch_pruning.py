@@ -7,15 +7,13 @@ from benchmarks.peers.worker import Compressed, Task, main, meet_budget
 
 
 def _prune(task: Task) -> Compressed:
-    def build(share: float) -> nn.Module:
-        network = task.network()
-        head = [module for module in network.modules() if isinstance(module, nn.Linear)][-1:]
+    def build(network: nn.Module, share: float) -> nn.Module:
         pruner = torch_pruning.pruner.BasePruner(
             network,
             task.example(),
             importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
             pruning_ratio=1 - share,
-            ignored_layers=head,
+            ignored_layers=[network.get_submodule(task.head())],
         )
         pruner.step()
         return network

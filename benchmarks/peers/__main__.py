@@ -1,0 +1,75 @@
+"""`python -m benchmarks.peers`: compress the same networks by ours and by the peers; write docs/results.md."""
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks.peers import cells, plots, table
+from benchmarks.peers.case import Case, named
+from benchmarks.peers.catalogue import OURS, PEERS
+from benchmarks.peers.cells import Cell
+from benchmarks.peers.environments import ROOT, python
+
+
+def main() -> None:
+    """Run every cell that is asked for, one after the other, and write page and plots."""
+    options = _options()
+    torch.set_num_threads(1)
+    measured = []
+    for case in named(options.cases, options.state / "runs"):
+        kept = case.scratch / "cells.json"
+        if not (options.resume and kept.exists()):
+            cells.save(kept, cells.timed(case, _cells(case, options)))
+        measured.append(table.Measured(case.name, len(case.test), cells.load(kept)))
+    drawn = plots.write(measured, options.page.parent / "img")
+    pictures = {shown: os.path.relpath(file, options.page.parent) for shown, file in drawn.items()}
+    command = f"python -m benchmarks.peers {shlex.join(sys.argv[1:])}".strip()
+    table.write(options.page, table.section(measured, command, pictures))
+
+
+def _cells(case: Case, options: argparse.Namespace) -> list[Cell]:
+    found = _told(cells.original(case, options.epochs))
+    for keep in options.keep:
+        if OURS in options.only:
+            found += _told([cells.ours(case, keep, options.epochs)])
+        for peer in (peer for peer in PEERS if peer.package in options.only):
+            interpreter = python(peer, options.state).absolute()
+            for method in peer.methods:
+                found += _told([cells.theirs(case, peer, method, keep, options.epochs, interpreter)])
+    return found
+
+
+def _told(found: list[Cell]) -> list[Cell]:
+    for cell in found:
+        print(cell, flush=True)
+    return found
+
+
+def _options() -> argparse.Namespace:
+    everybody = [OURS, *(peer.package for peer in PEERS)]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
+    parser.add_argument(
+        "--cases",
+        type=Path,
+        nargs="+",
+        metavar="FOLDER",
+        default=[Path("examples/fashion")],
+        help="with model.pt2, train.npz and test.npz",
+    )
+    parser.add_argument("--keep", type=float, nargs="+", default=[0.5, 0.25], help="shares of the MACs")
+    parser.add_argument("--only", nargs="+", choices=everybody, default=everybody)
+    parser.add_argument("--epochs", type=int, default=1, help="of fine-tuning")
+    parser.add_argument(
+        "--state", type=Path, default=ROOT / "var" / "peers", help="for environments and networks"
+    )
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md", help="what is written")
+    parser.add_argument("--resume", action="store_true", help="keep the cases that were run to the end")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
