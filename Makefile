@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo serve test test-slow bench lint format types migrate openapi clean
+.PHONY: help install demo serve test test-slow bench bench-peers lint format types migrate openapi clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ test-slow: install ## the slow tests: real cases, faults, big uploads
 
 bench: install ## the benchmarks
 	$(BIN)/python -m benchmarks
+
+bench-peers: install ## us against the peers on the package index; writes docs/results.md (about an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers
 
 lint: install ## style, types and import walls
 	$(BIN)/ruff check .

@@ -1,9 +1,11 @@
-"""`python -m benchmarks.peers`: compress the same networks by ours and by the peers; write docs/results.md."""
+"""`python -m benchmarks.peers`: compress the same networks by ours and by the peers; write
+docs/results.md."""
 
 import argparse
 import os
 import shlex
 import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -18,6 +20,7 @@ from benchmarks.peers.environments import ROOT, python
 def main() -> None:
     """Run every cell that is asked for, one after the other, and write page and plots."""
     options = _options()
+    warnings.simplefilter("ignore")  # torch's, about itself
     torch.set_num_threads(1)
     measured = []
     for case in named(options.cases, options.state / "runs"):

@@ -27,8 +27,8 @@ _JUDGED_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Case:
-    """A folder with `model.pt2`, `train.npz` and `test.npz`, of a network with one input that tells classes apart;
-    what is made of it goes into `scratch`."""
+    """A folder with `model.pt2`, `train.npz` and `test.npz`, of a network with one input that tells classes
+    apart; what is made of it goes into `scratch`."""
 
     folder: Path
     scratch: Path
@@ -46,7 +46,8 @@ class Case:
 
     @cached_property
     def splits(self) -> Splits:
-        """The rows as our jobs divide them: train rows fit, calibrate and select, test rows do nothing but test."""
+        """The rows as our jobs divide them: train rows fit, calibrate and select, test rows do nothing but
+        test."""
         return split(self._rows("train"), self._rows("test"), SEED)
 
     @property
@@ -93,7 +94,8 @@ class Case:
         return float((predicted == self.test.target).mean())
 
     def trained(self, network: Network, epochs: int) -> Network:
-        """A copy that learned from the original and from the labels: the loop and the steps of our own jobs."""
+        """A copy that learned from the original and from the labels: the loop and the steps of our own
+        jobs."""
         student = network.copy()
         loss = make_loss("classes", outputs_are(self.original), distill=True)
         schedule = Schedule(epochs, LEARNING_RATE, BATCH, SEED)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Peer:
-    """A package with its adapter `adapters/<module>.py` and its pinned environment `requirements/peers/<module>.txt`."""
+    """A package with its adapter `adapters/<module>.py` and its pinned environment
+    `requirements/peers/<module>.txt`."""
 
     package: str
     module: str

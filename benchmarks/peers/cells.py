@@ -29,8 +29,8 @@ ORIGINAL, CONTROL = "original", "original, trained"
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of the table: shares are of the original's; `seconds` of the processor, without training; `calls` of
-    the peer to meet the budget. What was not measured is None, and `remark` says why."""
+    """One row of the table: shares are of the original's; `seconds` of the processor, without training;
+    `calls` of the peer to meet the budget. What was not measured is None, and `remark` says why."""
 
     who: str
     keep: float | None = None
@@ -173,7 +173,8 @@ def _export(network: Network, path: Path) -> str:
 
 
 def timed(case: Case, cells: list[Cell]) -> list[Cell]:
-    """The cells with their latency over the original's: ONNX Runtime, one thread, batch 1, in turns, medians."""
+    """The cells with their latency over the original's: ONNX Runtime, one thread, batch 1, in turns,
+    medians."""
     files = {cell: _folder(case, cell) / "network.onnx" for cell in cells if cell.keep is not None}
     runners = {
         str(path): latency.onnx_runner(path, case.original.examples(1), 1)

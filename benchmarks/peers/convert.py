@@ -1,4 +1,5 @@
-"""From an ATen graph to stock modules, which is what the peers look for: `nn.Conv2d`, `nn.Linear`, `nn.BatchNorm2d`."""
+"""From an ATen graph to stock modules, which is what the peers look for: `nn.Conv2d`, `nn.Linear`,
+`nn.BatchNorm2d`."""
 
 import operator
 from collections.abc import Callable, Mapping
@@ -20,8 +21,8 @@ def to_modules(source: GraphModule, example: Tensor) -> GraphModule:
     """A graph of stock modules, in evaluation mode, that computes what `source` does.
 
     Convolutions, linear layers and batch normalisations are called as their weights are
-    (`layers.0.conv1.weight` → `layers.0.conv1`), modules without weights as their nodes. What has no module stays a
-    function call. Tensors are copied. The graph has one input and one output.
+    (`layers.0.conv1.weight` → `layers.0.conv1`), modules without weights as their nodes. What has no module
+    stays a function call. Tensors are copied. The graph has one input and one output.
     Raises `Disagreement` where outputs of `example` differ by more than 1e-5.
     """
     made = _Conversion(source).run()
@@ -62,12 +63,7 @@ class _Conversion:
         return self.graph.node_copy(node, lambda argument: self.copies[argument])
 
     def store(self, path: str, value: Tensor, trained: bool) -> None:
-        *folders, leaf = path.split(".")
-        owner = self.root
-        for folder in folders:
-            if not hasattr(owner, folder):
-                owner.add_module(folder, nn.Module())
-            owner = owner.get_submodule(folder)
+        owner, leaf = _place(self.root, path)
         if trained:
             owner.register_parameter(leaf, nn.Parameter(value))
         else:
@@ -100,7 +96,8 @@ class _Conversion:
         if made is None or path is None:
             return None
         self.made[path] = made
-        _attach(self.root, path, made)
+        owner, leaf = _place(self.root, path)
+        owner.add_module(leaf, made)
         return path
 
     def fetch(self, value: Any) -> Any:
@@ -125,13 +122,14 @@ def _owner(weight: Any) -> str | None:
     return str(weight.target).rpartition(".")[0] or None
 
 
-def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
+def _place(root: nn.Module, path: str) -> tuple[nn.Module, str]:
+    """The module that owns what has this path, made where there is none, and the last part of the path."""
     *folders, leaf = path.split(".")
     for folder in folders:
         if not hasattr(root, folder):
             root.add_module(folder, nn.Module())
         root = root.get_submodule(folder)
-    root.add_module(leaf, module)
+    return root, leaf
 
 
 def _with(module: nn.Module, values: Arguments, *names: str) -> nn.Module:

@@ -18,8 +18,8 @@ class PeerFailed(Exception):
 def python(peer: Peer, folder: Path) -> Path:
     """The interpreter of the peer's environment, `folder`/<module>.
 
-    torch brings what it needs. Everything else is pinned and comes without its dependencies: some peers name packages
-    that would replace torch, or that only their plots use.
+    torch brings what it needs. Everything else is pinned and comes without its dependencies: some peers name
+    packages that would replace torch, or that only their plots use.
     """
     home = folder / peer.module
     interpreter, pinned = home / "bin" / "python", ROOT / "requirements" / "peers" / f"{peer.module}.txt"
@@ -27,9 +27,9 @@ def python(peer: Peer, folder: Path) -> Path:
     if not done.exists() or done.read_text() != pinned.read_text():
         print(f"making the environment of {peer.package}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-        install = [interpreter, "-m", "pip", "install", "--quiet"]
-        subprocess.run([*install, "--constraint", pinned, _TORCH], check=True)
-        subprocess.run([*install, "--no-deps", "--requirement", pinned], check=True)
+        install = [str(interpreter), "-m", "pip", "install", "--quiet"]
+        subprocess.run([*install, "--constraint", str(pinned), _TORCH], check=True)
+        subprocess.run([*install, "--no-deps", "--requirement", str(pinned)], check=True)
         done.write_text(pinned.read_text())
     return interpreter
 
@@ -39,7 +39,8 @@ def run(peer: Peer, interpreter: Path, request: Path, seconds: float) -> None:
 
     Raises `PeerFailed` where it does not end well within `seconds`.
     """
-    command = [interpreter, "-W", "ignore", "-m", f"benchmarks.peers.adapters.{peer.module}", request]
+    adapter = f"benchmarks.peers.adapters.{peer.module}"
+    command = [str(interpreter), "-W", "ignore", "-m", adapter, str(request)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     with (request.parent / "output.txt").open("w+") as output:
         try:

@@ -65,13 +65,15 @@ def _number(value: float | None, decimals: int, unit: float = 1) -> str:
     return "–" if value is None else f"{unit * value:.{decimals}f}"
 
 
-_LEGEND = """Everybody gets the same network as stock modules, the same budget of multiply-accumulates, the same calibration
-rows, and the same fine-tuning: our loop, one seed, the same batches. Test rows only judge.
+_LEGEND = """Everybody gets the same network as stock modules, the same budget of multiply-accumulates, the
+same calibration rows, and the same fine-tuning: our loop, one seed, the same batches. Test rows only judge.
 
 - *MACs*, *parameters*: what is left, as a share of the original's. One counter for all, torch's own.
 - *accuracy*, *trained*: top-1 in percent, as delivered and after fine-tuning.
-- *latency*: the median of ONNX Runtime over that of the original: one thread, batch 1, all networks of a case in turns.
-- *seconds*: of the processor, one thread, for the compression without training. Peers that have no budget, or miss
-  theirs, had their own knob searched for it by bisection: the time is of the calls they needed, not of the search.
-- Peers' last linear layer is left alone where they let one say so. aimet-torch scores by the mean probability of the
-  right class: by accuracies, which tie, it misses its budgets by far."""
+- *latency*: the median of ONNX Runtime over that of the original: one thread, batch 1, all networks of a case
+  in turns.
+- *seconds*: of the processor, one thread, for the compression without training. Peers that have no budget, or
+  miss theirs, had their own knob searched for it by bisection: the time is of the calls they needed, not of
+  the search.
+- Peers' last linear layer is left alone where they let one say so. aimet-torch scores by the mean probability
+  of the right class: by accuracies, which tie, it misses its budgets by far."""

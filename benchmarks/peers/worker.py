@@ -28,8 +28,8 @@ _CLOSE = 0.01  # below the budget, as a share of it: near enough to stop searchi
 
 @dataclass(frozen=True)
 class Task:
-    """What a peer is to do: keep `keep` of the multiply-accumulates of the model in the file `model`, of which an
-    example has the shape `shape` without the batch. `calibration` holds rows that it may look at."""
+    """What a peer is to do: keep `keep` of the multiply-accumulates of the model in the file `model`, of
+    which an example has the shape `shape` without the batch. `calibration` holds rows that it may look at."""
 
     method: str
     keep: float
@@ -44,8 +44,10 @@ class Task:
         return to_modules(program.module(check_guards=False), self.example(2))
 
     def head(self) -> str:
-        """The path of the last linear layer: what it gives are the outputs, and peers are told to leave it alone."""
-        return [path for path, module in self.original.named_modules() if isinstance(module, nn.Linear)][-1]
+        """The path of the last linear layer: what it gives are the outputs, and peers are told to leave it
+        alone."""
+        modules: list[tuple[str, nn.Module]] = list(self.original.named_modules())
+        return [path for path, module in modules if isinstance(module, nn.Linear)][-1]
 
     def example(self, batch: int = 1) -> Tensor:
         """Noise, shape (batch, *shape)."""
@@ -65,8 +67,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a peer: what its knob was set to, what share of the multiply-accumulates came out, and how long it
-    took in seconds of the processor: others on the machine do not count."""
+    """One call of a peer: what its knob was set to, what share of the multiply-accumulates came out, and how
+    long it took in seconds of the processor: others on the machine do not count."""
 
     knob: float
     kept: float
@@ -75,8 +77,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Compressed:
-    """What a peer made. `seconds` of the processor went into the calls that it needed; `calls` are all that were made
-    to meet the budget."""
+    """What a peer made. `seconds` of the processor went into the calls that it needed; `calls` are all that
+    were made to meet the budget."""
 
     module: nn.Module
     seconds: float
@@ -90,10 +92,12 @@ Build = Callable[[GraphModule, float], nn.Module]
 
 
 def meet_budget(task: Task, build: Build, first: float | None = None) -> Compressed:
-    """Bisect a knob in (0, 1), which costs more the higher it is, for the costliest network within the budget.
+    """Bisect a knob in (0, 1), which costs more the higher it is, for the costliest network within the
+    budget.
 
-    Peers without a budget are used this way, and those that miss theirs, which are asked for it `first`. Where no call
-    comes below the budget, the cheapest network is returned. `seconds` is that of the call which made the network.
+    Peers without a budget are used this way, and those that miss theirs, which are asked for it `first`.
+    Where no call comes below the budget, the cheapest network is returned. `seconds` is that of the call
+    which made the network.
     Raises `RuntimeError` where no call gave one.
     """
     search = _Search(task, build)
@@ -155,8 +159,8 @@ class _Search:
 
 
 def main(methods: Mapping[str, Method]) -> None:
-    """Do what the request says that was named on the command line, and answer in its folder: `result.json`, and the
-    network as `compressed.pt2`."""
+    """Do what the request says that was named on the command line, and answer in its folder: `result.json`,
+    and the network as `compressed.pt2`."""
     path = Path(sys.argv[1])
     request = json.loads(path.read_text())
     task = Task(
@@ -219,6 +223,6 @@ class _Hollows(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def pretend(*packages: str) -> None:
-    """Let imports of packages that are not installed succeed: some peers import, at their top level, what only other
-    parts of them use. Called before the peer is imported."""
+    """Let imports of packages that are not installed succeed: some peers import, at their top level, what
+    only other parts of them use. Called before the peer is imported."""
     sys.meta_path.insert(0, _Hollows(packages))

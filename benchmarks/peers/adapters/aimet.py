@@ -1,8 +1,9 @@
 """aimet-torch: spatial SVD, and weight SVD, with its greedy choice of ranks.
 
-Its scores are the mean probability of the right class on the calibration rows: accuracies tie, and at a tie its greedy
-choice cuts all layers at once. It has a budget of multiply-accumulates but may miss it, so after it was asked for the
-budget its target is searched, from the scores that it saved: they are most of the time it takes.
+Its scores are the mean probability of the right class on the calibration rows: accuracies tie, and at a tie
+its greedy choice cuts all layers at once. It has a budget of multiply-accumulates but may miss it, so after
+it was asked for the budget its target is searched, from the scores that it saved: they are most of the time
+it takes.
 """
 
 import logging
@@ -15,7 +16,8 @@ from torch import nn
 
 from benchmarks.peers.worker import Compressed, Method, Task, main, meet_budget, pretend
 
-# Plots, its channel pruning and its monotonic fit, none of them used; of torchvision there is no build for every torch.
+# Plots, its channel pruning and its monotonic fit, none of them used; of torchvision there is no build for
+# every torch.
 pretend("torchvision", "bokeh", "holoviews", "hvplot", "pandas", "sklearn", "osqp", "psutil")
 
 from aimet_torch.common.defs import (  # noqa: E402

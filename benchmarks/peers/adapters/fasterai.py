@@ -1,4 +1,5 @@
-"""fasterai: Tucker-2 or SVD of convolutions, each with the SVD of linear layers; one share of ranks for all layers."""
+"""fasterai: Tucker-2 or SVD of convolutions, each with the SVD of linear layers; one share of ranks for all
+layers."""
 
 from fasterai.misc.conv_decomposer import Conv_Decomposer
 from fasterai.misc.fc_decomposer import FC_Decomposer

@@ -1,4 +1,5 @@
-"""greenformer: SVD of linear layers and convolutions at one share of the break-even rank. The last layer stays as it is."""
+"""greenformer: SVD of linear layers and convolutions at one share of the break-even rank. The last layer
+stays as it is."""
 
 import torch
 from torch import nn

@@ -1,6 +1,8 @@
-"""tensorly-torch: convolutions as its factorized layers, Tucker on both channel modes, one share of parameters for all.
+"""tensorly-torch: convolutions as its factorized layers, Tucker on both channel modes, one share of
+parameters for all.
 
-Linear layers stay as they are: there its factorizations cut features into digits, and a layer without a bias gets one.
+Linear layers stay as they are: there its factorizations cut features into digits, and a layer without a bias
+gets one.
 """
 
 import torch

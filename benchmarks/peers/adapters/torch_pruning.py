@@ -1,4 +1,5 @@
-"""torch-pruning: a control that is no decomposition. Whole channels go, those of the least weight in every layer."""
+"""torch-pruning: a control that is no decomposition. Whole channels go, those of the least weight in every
+layer."""
 
 import torch_pruning
 from torch import nn
