@@ -6,6 +6,8 @@ import os
 import shlex
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +18,8 @@ from benchmarks.peers.catalogue import OURS, PEERS
 from benchmarks.peers.cells import Cell
 from benchmarks.peers.environments import ROOT, python
 
+Job = tuple[str, float | None, Callable[[], Cell]]
+
 
 def main() -> None:
     """Run every cell that is asked for, one after the other, and write page and plots."""
@@ -24,32 +28,38 @@ def main() -> None:
     torch.set_num_threads(1)
     measured = []
     for case in named(options.cases, options.state / "runs"):
-        kept = case.scratch / "cells.json"
-        if not (options.resume and kept.exists()):
-            cells.save(kept, cells.timed(case, _cells(case, options)))
-        measured.append(table.Measured(case.name, len(case.test), cells.load(kept)))
+        found = cells.timed(case, _cells(case, options))
+        measured.append(table.Measured(case.name, len(case.test), found))
     drawn = plots.write(measured, options.page.parent / "img")
     pictures = {shown: os.path.relpath(file, options.page.parent) for shown, file in drawn.items()}
-    command = f"python -m benchmarks.peers {shlex.join(sys.argv[1:])}".strip()
+    command = f"python -m benchmarks.peers {shlex.join(argument for argument in sys.argv[1:] if argument != '--resume')}".strip()
     table.write(options.page, table.section(measured, command, pictures))
 
 
 def _cells(case: Case, options: argparse.Namespace) -> list[Cell]:
-    found = _told(cells.original(case, options.epochs))
+    """Every cell of a case but its latency, kept one by one: a run that was cut off goes on with `--resume`."""
+    kept = case.scratch / "cells.json"
+    done = cells.load(kept) if options.resume and kept.exists() else []
+    known = {(cell.who, cell.keep): cell for cell in done}
+    found: list[Cell] = []
+    for who, keep, make in _jobs(case, options):
+        found.append(known.get((who, keep)) or make())
+        print(found[-1], flush=True)
+        cells.save(kept, found)
+    return found
+
+
+def _jobs(case: Case, options: argparse.Namespace) -> Iterator[Job]:
+    yield cells.ORIGINAL, None, partial(cells.original, case)
+    yield cells.CONTROL, None, partial(cells.control, case, options.epochs)
     for keep in options.keep:
         if OURS in options.only:
-            found += _told([cells.ours(case, keep, options.epochs)])
+            yield OURS, keep, partial(cells.ours, case, keep, options.epochs)
         for peer in (peer for peer in PEERS if peer.package in options.only):
             interpreter = python(peer, options.state).absolute()
             for method in peer.methods:
-                found += _told([cells.theirs(case, peer, method, keep, options.epochs, interpreter)])
-    return found
-
-
-def _told(found: list[Cell]) -> list[Cell]:
-    for cell in found:
-        print(cell, flush=True)
-    return found
+                make = partial(cells.theirs, case, peer, method, keep, options.epochs, interpreter)
+                yield cells.label(peer, method), keep, make
 
 
 def _options() -> argparse.Namespace:
@@ -70,7 +80,7 @@ def _options() -> argparse.Namespace:
         "--state", type=Path, default=ROOT / "var" / "peers", help="for environments and networks"
     )
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md", help="what is written")
-    parser.add_argument("--resume", action="store_true", help="keep the cases that were run to the end")
+    parser.add_argument("--resume", action="store_true", help="keep the cells of a run that was cut off")
     return parser.parse_args()
 
 

@@ -52,17 +52,27 @@ class _Made:
     after: Network
 
 
-def original(case: Case, epochs: int) -> list[Cell]:
-    """The network as it was, and trained for the same steps: what training alone gains."""
-    accuracy = case.accuracy(case.original)
+def original(case: Case) -> Cell:
+    """The network as it was."""
     _export(case.original, case.scratch / "original.onnx")
-    cell = Cell(ORIGINAL, before=accuracy, after=accuracy, macs=1.0, parameters=1.0, latency=1.0)
-    return [cell, replace(cell, who=CONTROL, after=case.accuracy(case.trained(case.original, epochs)))]
+    accuracy = case.accuracy(case.original)
+    return Cell(ORIGINAL, before=accuracy, after=accuracy, macs=1.0, parameters=1.0, latency=1.0)
+
+
+def control(case: Case, epochs: int) -> Cell:
+    """The network as it was, trained for the same steps: what training alone gains."""
+    accuracy = case.accuracy(case.trained(case.original, epochs))
+    return Cell(CONTROL, after=accuracy, macs=1.0, parameters=1.0, latency=1.0)
+
+
+def label(peer: Peer, method: str) -> str:
+    """What a peer's method is called in the table."""
+    return f"{peer.package}, {method}"
 
 
 def theirs(case: Case, peer: Peer, method: str, keep: float, epochs: int, interpreter: Path) -> Cell:
     """What a peer makes, trained and judged."""
-    cell = Cell(f"{peer.package}, {method}", keep)
+    cell = Cell(label(peer, method), keep)
     folder = _fresh(case, cell)
     request = folder / "request.json"
     wanted = {

@@ -38,8 +38,8 @@ def write(page: Path, content: str) -> None:
 
 
 def _table(case: Measured) -> str:
-    whole = next(cell.before for cell in case.cells if cell.keep is None)
-    sigma = 100 * math.sqrt(whole * (1 - whole) / case.rows) if whole else 0.0
+    whole = next(cell.before for cell in case.cells if cell.keep is None and cell.before)
+    sigma = 100 * math.sqrt(whole * (1 - whole) / case.rows)
     title = f"### {case.name}\n\n{case.rows:,} test rows: one standard deviation is {sigma:.1f} points."
     cells = sorted(case.cells, key=lambda cell: -(cell.keep or math.inf))
     return "\n".join([title, "", _HEAD, "|" + "---|" * (_HEAD.count("|") - 1), *map(_row, cells)])
