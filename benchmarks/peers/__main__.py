@@ -32,12 +32,13 @@ def main() -> None:
         measured.append(table.Measured(case.name, len(case.test), found))
     drawn = plots.write(measured, options.page.parent / "img")
     pictures = {shown: os.path.relpath(file, options.page.parent) for shown, file in drawn.items()}
-    command = f"python -m benchmarks.peers {shlex.join(argument for argument in sys.argv[1:] if argument != '--resume')}".strip()
+    given = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    command = shlex.join(["python", "-m", "benchmarks.peers", *given])
     table.write(options.page, table.section(measured, command, pictures))
 
 
 def _cells(case: Case, options: argparse.Namespace) -> list[Cell]:
-    """Every cell of a case but its latency, kept one by one: a run that was cut off goes on with `--resume`."""
+    """Every cell of a case but its latency, kept one by one, so that a run that was cut off can go on."""
     kept = case.scratch / "cells.json"
     done = cells.load(kept) if options.resume and kept.exists() else []
     known = {(cell.who, cell.keep): cell for cell in done}
