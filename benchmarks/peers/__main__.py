@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.peers import cells, plots, table
+from benchmarks.peers import cells, counter, plots, table
 from benchmarks.peers.case import Case, named
 from benchmarks.peers.catalogue import OURS, PEERS
 from benchmarks.peers.cells import Cell
@@ -29,7 +29,8 @@ def main() -> None:
     measured = []
     for case in named(options.cases, options.state / "runs"):
         found = cells.timed(case, _cells(case, options))
-        measured.append(table.Measured(case.name, len(case.test), found))
+        cost = case.macs(case.original), counter.parameters(case.original.module)
+        measured.append(table.Measured(case.name, *cost, len(case.test), found))
     drawn = plots.write(measured, options.page.parent / "img")
     pictures = {shown: os.path.relpath(file, options.page.parent) for shown, file in drawn.items()}
     given = [argument for argument in sys.argv[1:] if argument != "--resume"]

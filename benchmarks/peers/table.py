@@ -13,9 +13,11 @@ _HEAD = "| keep | who | MACs | parameters | accuracy | trained | latency | secon
 
 @dataclass(frozen=True)
 class Measured:
-    """A case that was run: how many rows its accuracies are of, and its cells."""
+    """A case that was run: what its network costs, how many rows its accuracies are of, and its cells."""
 
     name: str
+    macs: int
+    parameters: int
     rows: int
     cells: Sequence[Cell]
 
@@ -40,13 +42,15 @@ def write(page: Path, content: str) -> None:
 def _table(case: Measured) -> str:
     whole = next(cell.before for cell in case.cells if cell.keep is None and cell.before)
     sigma = 100 * math.sqrt(whole * (1 - whole) / case.rows)
-    title = f"### {case.name}\n\n{case.rows:,} test rows: one standard deviation is {sigma:.1f} points."
+    cost = f"{case.macs / 1e6:.1f} M multiply-accumulates, {case.parameters / 1e6:.2f} M parameters"
+    noise = f"{case.rows:,} test rows, of which one standard deviation is {sigma:.1f} points"
+    title = f"### {case.name}\n\n{cost}; {noise}."
     cells = sorted(case.cells, key=lambda cell: -(cell.keep or math.inf))
     return "\n".join([title, "", _HEAD, "|" + "---|" * (_HEAD.count("|") - 1), *map(_row, cells)])
 
 
 def _row(cell: Cell) -> str:
-    time = _number(cell.seconds, 1)
+    time = _number(cell.seconds, 1 if cell.seconds and cell.seconds >= 1 else 2)
     values = [
         "" if cell.keep is None else f"{cell.keep:g}",
         cell.who,
@@ -55,7 +59,7 @@ def _row(cell: Cell) -> str:
         _number(cell.before, 2, 100),
         _number(cell.after, 2, 100),
         _number(cell.latency, 2),
-        f"{time} of {cell.calls} calls" if cell.calls > 1 else time,
+        f"{time} ({cell.calls} calls)" if cell.calls > 1 else time,
         cell.remark.replace("|", "/"),
     ]
     return f"| {' | '.join(values)} |"

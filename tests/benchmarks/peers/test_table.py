@@ -14,7 +14,7 @@ CELLS = [
     Cell("Rankfold", 0.5, 0.89, 0.9, 0.499, 0.45, 0.7, 3.0),
     Cell("peer, SVD", 0.5, remark="RuntimeError: rank 0"),
 ]
-CASE = Measured("clothes", 900, CELLS)
+CASE = Measured("clothes", 37_200_000, 580_000, 900, CELLS)
 
 
 def rows(content: str) -> list[list[str]]:
@@ -26,7 +26,7 @@ def test_a_row_has_every_number_or_a_dash() -> None:
     found = rows(table.section([CASE], "make it", {}))
     head, measured, failed = found[0], found[-1], next(row for row in found if "RuntimeError" in row[-1])
     assert len({len(row) for row in found}) == 1
-    numbers = ["0.25", "peer, SVD", "0.248", "0.300", "50.00", "87.50", "0.61", "12.3 of 10 calls"]
+    numbers = ["0.25", "peer, SVD", "0.248", "0.300", "50.00", "87.50", "0.61", "12.3 (10 calls)"]
     assert measured == [*numbers, "asked for 0.25 / kept 0.2"]
     assert failed == ["0.5", "peer, SVD", *["–"] * 6, "RuntimeError: rank 0"]
     assert head[0] == "keep"
@@ -37,9 +37,10 @@ def test_the_original_comes_first_and_then_the_larger_budgets() -> None:
     assert keeps == ["", "0.5", "0.5", "0.25"]
 
 
-def test_the_noise_and_the_command_are_told() -> None:
+def test_the_cost_the_noise_and_the_command_are_told() -> None:
     content = table.section([CASE], "make it so", {"a plot": "img/plot.svg"})
     assert "one standard deviation is 1.0 points" in content  # √(0.9 · 0.1 / 900)
+    assert "37.2 M multiply-accumulates, 0.58 M parameters" in content
     assert "make it so" in content
     assert "![a plot](img/plot.svg)" in content
 
