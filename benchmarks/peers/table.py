@@ -1,0 +1,83 @@
+"""The comparison in words: one table a case, between two comments of a page."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.peers.cells import Cell
+
+BEGIN, END = "<!-- peers -->", "<!-- /peers -->"
+_HEAD = "| keep | who | MACs | parameters | accuracy | trained | latency | seconds | remark |"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A case that was run: what its network costs, how many rows its accuracies are of, and its cells."""
+
+    name: str
+    macs: int
+    parameters: int
+    rows: int
+    cells: Sequence[Cell]
+
+
+def section(cases: Sequence[Measured], command: str, plots: Mapping[str, str]) -> str:
+    """Markdown: the command, how to read it, a table for each case, then plots (file by what it shows)."""
+    parts = [f"```sh\n{command}\n```", _LEGEND, *(_table(case) for case in cases)]
+    return "\n\n".join([*parts, *(f"![{shown}]({file})" for shown, file in plots.items())])
+
+
+def write(page: Path, content: str) -> None:
+    """Put `content` between the comments of a page; a page without them gets them at its end."""
+    text = page.read_text() if page.exists() else "# Results\n"
+    if BEGIN not in text:
+        text = f"{text.rstrip()}\n\n## Peers\n\n{BEGIN}\n{END}\n"
+    before, rest = text.split(BEGIN, 1)
+    _, after = rest.split(END, 1)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(f"{before}{BEGIN}\n{content}\n{END}{after}")
+
+
+def _table(case: Measured) -> str:
+    whole = next(cell.before for cell in case.cells if cell.keep is None and cell.before)
+    sigma = 100 * math.sqrt(whole * (1 - whole) / case.rows)
+    cost = f"{case.macs / 1e6:.1f} M multiply-accumulates, {case.parameters / 1e6:.2f} M parameters"
+    noise = f"{case.rows:,} test rows, of which one standard deviation is {sigma:.1f} points"
+    title = f"### {case.name}\n\n{cost}; {noise}."
+    cells = sorted(case.cells, key=lambda cell: -(cell.keep or math.inf))
+    return "\n".join([title, "", _HEAD, "|" + "---|" * (_HEAD.count("|") - 1), *map(_row, cells)])
+
+
+def _row(cell: Cell) -> str:
+    time = _number(cell.seconds, 1 if cell.seconds and cell.seconds >= 1 else 2)
+    values = [
+        "" if cell.keep is None else f"{cell.keep:g}",
+        cell.who,
+        _number(cell.macs, 3),
+        _number(cell.parameters, 3),
+        _number(cell.before, 2, 100),
+        _number(cell.after, 2, 100),
+        _number(cell.latency, 2),
+        f"{time} ({cell.calls} calls)" if cell.calls > 1 else time,
+        cell.remark.replace("|", "/"),
+    ]
+    return f"| {' | '.join(values)} |"
+
+
+def _number(value: float | None, decimals: int, unit: float = 1) -> str:
+    return "–" if value is None else f"{unit * value:.{decimals}f}"
+
+
+_LEGEND = """Everybody gets the same network as stock modules, the same budget of multiply-accumulates, the
+same calibration rows, and the same fine-tuning: our loop, one seed, the same batches. Test rows only judge.
+
+- *MACs*, *parameters*: what is left, as a share of the original's. One counter for all, torch's own.
+- *accuracy*, *trained*: top-1 in percent, as delivered and after fine-tuning.
+- *latency*: the median of ONNX Runtime over that of the original: one thread, batch 1, all networks of a case
+  in turns.
+- *seconds*: of the processor, one thread, for the compression without training. Peers that have no budget, or
+  miss theirs, had their own knob searched for it by bisection: the time is of the calls they needed, not of
+  the search.
+- Peers' last linear layer is left alone where they let one say so. aimet-torch scores by the mean probability
+  of the right class: by accuracies, which tie, it misses its budgets by far."""
