@@ -63,6 +63,7 @@ def test_more_folds_than_calibration_rows_are_refused_by_name(tmp_path: Path) ->
     assert raised.value.hint
 
 
+@pytest.mark.slow
 def test_vbmf_of_noise_keeps_next_to_nothing_whatever_the_budget(tmp_path: Path) -> None:
     job = _job(tmp_path, ranks={"selection": "vbmf"}, target={"keep": 0.9})
     ranks = [max(layer.rank) for layer in job.candidate.layers if layer.rank]

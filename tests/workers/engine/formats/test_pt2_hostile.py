@@ -334,7 +334,12 @@ def mutate(document: Any, place: tuple[Any, ...], value: Any, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "source"), [(MODEL, "good"), ("model_weights_config.json", "good"), (MODEL, "looping")]
+    ("entry", "source"),
+    [
+        (MODEL, "good"),
+        ("model_weights_config.json", "good"),
+        pytest.param(MODEL, "looping", marks=pytest.mark.slow),
+    ],
 )
 @settings(
     max_examples=120,
