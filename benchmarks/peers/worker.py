@@ -22,6 +22,7 @@ from benchmarks.peers.convert import to_modules
 from benchmarks.peers.counter import macs
 
 MISSED = 0.05  # of the budget: what is farther away from it has not met it
+_FEW_CHANNELS = 8
 _CALLS = 10  # of a peer, to find the knob that meets a budget
 _CLOSE = 0.01  # below the budget, as a share of it: near enough to stop searching
 
@@ -44,10 +45,19 @@ class Task:
         return to_modules(program.module(check_guards=False), self.example(2))
 
     def head(self) -> str:
-        """The path of the last linear layer: what it gives are the outputs, and peers are told to leave it
-        alone."""
+        """The path of the last linear layer, which gives the outputs."""
         modules: list[tuple[str, nn.Module]] = list(self.original.named_modules())
         return [path for path, module in modules if isinstance(module, nn.Linear)][-1]
+
+    def left_alone(self) -> list[str]:
+        """The paths of what is better not decomposed: the head, and convolutions of so few channels that a share
+        of them is one. Peers that take a list of exceptions get this one."""
+        few = [
+            path
+            for path, module in self.original.named_modules()
+            if isinstance(module, nn.Conv2d) and module.in_channels < _FEW_CHANNELS
+        ]
+        return [self.head(), *few]
 
     def example(self, batch: int = 1) -> Tensor:
         """Noise, shape (batch, *shape)."""

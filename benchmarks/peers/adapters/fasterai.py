@@ -11,10 +11,9 @@ from benchmarks.peers.worker import Compressed, Method, Task, main, meet_budget
 def _method(name: str) -> Method:
     def compress(task: Task) -> Compressed:
         def build(network: nn.Module, share: float) -> nn.Module:
-            convolutions = Conv_Decomposer().decompose(network, percent_removed=1 - share, method=name)
-            made: nn.Module = FC_Decomposer().decompose(
-                convolutions, percent_removed=1 - share, exclude=[task.head()]
-            )
+            removed, kept = 1 - share, task.left_alone()
+            convolutions = Conv_Decomposer().decompose(network, removed, method=name, exclude=kept)
+            made: nn.Module = FC_Decomposer().decompose(convolutions, removed, exclude=kept)
             return made
 
         return meet_budget(task, build)

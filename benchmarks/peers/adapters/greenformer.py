@@ -1,5 +1,4 @@
-"""greenformer: SVD of linear layers and convolutions at one share of the break-even rank. The last layer
-stays as it is."""
+"""greenformer: SVD of linear layers and convolutions at one share of the break-even rank."""
 
 import torch
 from torch import nn
@@ -15,11 +14,10 @@ def _svd(task: Task) -> Compressed:
     @torch.no_grad()
     def build(network: nn.Module, share: float) -> nn.Module:
         torch.manual_seed(0)  # its SVD is randomised
-        head = network.get_submodule(task.head())
+        kept = [network.get_submodule(path) for path in task.left_alone()]
         layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-        made: nn.Module = auto_fact(
-            network, rank=share, solver="svd", submodules=[layer for layer in layers if layer is not head]
-        )
+        chosen = [layer for layer in layers if layer not in kept]
+        made: nn.Module = auto_fact(network, rank=share, solver="svd", submodules=chosen)
         return made
 
     return meet_budget(task, build)

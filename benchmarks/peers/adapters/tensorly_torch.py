@@ -14,8 +14,10 @@ from benchmarks.peers.worker import Compressed, Task, main, meet_budget
 
 def _tucker(task: Task) -> Compressed:
     def build(network: nn.Module, share: float) -> nn.Module:
+        kept = task.left_alone()
         for path, layer in list(network.named_modules()):
-            if isinstance(layer, nn.Conv2d) and layer.groups == 1 and max(layer.kernel_size) > 1:
+            wide = isinstance(layer, nn.Conv2d) and layer.groups == 1 and max(layer.kernel_size) > 1
+            if isinstance(layer, nn.Conv2d) and wide and path not in kept:
                 network.set_submodule(path, _factorized(layer, share))
         return network
 

@@ -81,8 +81,9 @@ def test_a_peer_may_spoil_what_it_is_given(task: Task) -> None:
     assert len(meet_budget(task, build).calls) > 1
 
 
-def test_the_head_is_the_last_linear_layer(task: Task) -> None:
+def test_the_head_and_the_first_convolution_are_left_alone(task: Task) -> None:
     assert task.head() == "3"
+    assert task.left_alone() == ["3", "0"]
     assert torch.equal(task.example(), task.example())
 
 
