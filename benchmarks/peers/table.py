@@ -80,5 +80,5 @@ same calibration rows, and the same fine-tuning: our loop, one seed, the same ba
   miss theirs, had their own knob searched for it by bisection: the time is of the calls they needed, not of
   the search.
 - Peers that let one say so leave the last linear layer alone, and convolutions of fewer than eight channels.
-  aimet-torch scores by the mean probability of the right class. By accuracies, which tie, it misses its budget:
-  asked for 0.5 of the network in examples/fashion it kept 0.41."""
+  aimet-torch scores by the mean probability of the right class. By accuracies, which tie, it misses its
+  budget: asked for 0.5 of the network in examples/fashion it kept 0.41."""

@@ -50,8 +50,8 @@ class Task:
         return [path for path, module in modules if isinstance(module, nn.Linear)][-1]
 
     def left_alone(self) -> list[str]:
-        """The paths of what is better not decomposed: the head, and convolutions of so few channels that a share
-        of them is one. Peers that take a list of exceptions get this one."""
+        """The paths of what is better not decomposed: the head, and convolutions of so few channels that a
+        share of them is one. Peers that take a list of exceptions get this one."""
         few = [
             path
             for path, module in self.original.named_modules()
