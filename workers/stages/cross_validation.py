@@ -18,6 +18,8 @@ from workers.stages.carry_out import carry_out
 from workers.stages.context import Context, load, save
 from workers.stages.decisions import decide
 
+SHARE = 0.5
+"""Of the plan stage: what comes after is told as the rest."""
 _FOUND = "cross-validation.json"
 _ERROR = "relative_error"
 
@@ -40,7 +42,7 @@ def choose(context: Context, ranks: CrossValidationRanks) -> float:
     for done, (fraction, metric, value) in enumerate(_measured(context, rows, grid, ranks.folds), 1):
         name = metric
         values[fraction].append(value)
-        context.advance(Stage.PLAN, done / (len(grid) * ranks.folds) / 2)
+        context.advance(Stage.PLAN, SHARE * done / (len(grid) * ranks.folds))
     best = _within_one_error(values, name)
     found = [
         FoldMetrics(fraction=fraction, metric=name, folds=folds, chosen=fraction == best)

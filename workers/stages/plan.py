@@ -31,9 +31,10 @@ def run(context: Context) -> None:
         context.notice("not_calibrated", "No calibration data: the ranks are chosen by the weights alone.")
     judge = sensitivity_judge(context)
     by_weighting = []
-    for done, by in enumerate(weightings):
+    begun = 0.0 if fraction is None else cross_validation.SHARE
+    for done, by in enumerate(weightings, 1):
         by_weighting.append(_plans(context, by, judge, fraction))
-        context.advance(Stage.PLAN, (done + 1) / len(weightings))
+        context.advance(Stage.PLAN, begun + (1.0 - begun) * done / len(weightings))
     alternatives = [Alternatives(plans=list(plans)) for plans in zip(*by_weighting, strict=True)]
     _report_dense(context, alternatives[0].plans[0])
     save(context.folder(Stage.PLAN) / PLANS, alternatives)

@@ -11,6 +11,7 @@ from tests.workers.engine.networks import Attention, seeded, sequence_network, v
 from tests.workers.stages.jobs import Arrays, Finished, run_job
 from workers.engine.errors import EngineError
 from workers.engine.graph.network import Network
+from workers.messages import Advanced
 
 
 def _network() -> Network:
@@ -48,6 +49,8 @@ def test_cross_validation_takes_the_least_fraction_within_an_error_of_the_best(t
     good = [each.fraction for each in found if np.mean(each.folds) >= np.mean(best.folds) - error]
     assert chosen.fraction == min(good)
     assert max(_fractions(job)) <= chosen.fraction
+    progress = [message.fraction for message in job.messages if isinstance(message, Advanced)]
+    assert progress == sorted(progress)
 
 
 @pytest.mark.slow
