@@ -5,12 +5,13 @@ import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from app.contract.report import Report
-from app.contract.spec import JobSpec
 from app.contract.status import Stage
+from benchmarks.jobs import job_order
 from benchmarks.peers import counter, environments
 from benchmarks.peers.case import BATCH, CALIBRATION_ROWS, LEARNING_RATE, SEED, Case
 from benchmarks.peers.catalogue import OURS, Peer
@@ -19,7 +20,7 @@ from benchmarks.peers.worker import MISSED
 from workers.engine.formats import onnx, pt2
 from workers.engine.graph.network import Network
 from workers.engine.measure import latency
-from workers.messages import Message, Order, StageFinished, StageStarted
+from workers.messages import Message, StageFinished, StageStarted
 from workers.stages import pipeline
 
 _PATIENCE = 3600.0  # seconds for one call of a peer
@@ -100,12 +101,10 @@ def ours(case: Case, keep: float, epochs: int) -> Cell:
     """What a job of ours makes: the whole pipeline, its own training included."""
     cell = Cell(OURS, keep)
     folder = _fresh(case, cell)
-    (folder / "inputs").mkdir()
-    shutil.copyfile(case.model, folder / "inputs" / "model")
-    for role in ("train", "test"):
-        shutil.copyfile(case.folder / f"{role}.npz", folder / "inputs" / role)
+    data = {role: case.folder / f"{role}.npz" for role in ("train", "test")}
     clock = _Clock()
-    pipeline.run(_order(keep, epochs), folder, clock.hear)
+    order = job_order(_spec(keep, epochs), {"model": case.model, **data}, folder)
+    pipeline.run(order, folder, clock.hear)
     report = Report.model_validate_json((folder / "result.json").read_bytes())
     if report.splits != case.splits.sizes:
         raise AssertionError("the job divided the rows otherwise than the comparison")
@@ -131,24 +130,14 @@ class _Clock:
             self.seconds[message.stage] = time.process_time() - self.began
 
 
-def _order(keep: float, epochs: int) -> Order:
-    spec = {
-        "model": "mdl_" + "0" * 32,
+def _spec(keep: float, epochs: int) -> dict[str, Any]:
+    return {
         "task": "classification",
         "target": {"of": "macs", "keep": keep},
         "calibration": {"rows": CALIBRATION_ROWS},
         "finetune": {"epochs": epochs, "learning_rate": LEARNING_RATE, "batch_size": BATCH},
         "seed": SEED,
-        "device": "cpu",
     }
-    formats = {"model": "pt2", "train": "npz", "test": "npz"}
-    return Order(
-        job_id="job_" + "0" * 32,
-        kind="compress",
-        attempt=1,
-        spec=JobSpec.model_validate(spec),
-        formats=formats,
-    )
 
 
 def _judged(case: Case, cell: Cell, made: _Made, folder: Path) -> Cell:
