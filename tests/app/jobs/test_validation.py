@@ -336,3 +336,26 @@ def test_several_budgets_for_ranks_that_are_blind_to_them_are_refused(ranks: Doc
     keeps = {"keep": [0.5, 0.3]}
     assert _refused(ranks=ranks, target=keeps) == ("keeps_ignored", "target.keep")
     assert _resolve(ranks={"selection": "fraction"}, target=keeps).target.keeps == [0.5, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "body", "refusal"),
+    [
+        ([IMAGES], {}, ("no_metric", "target.max_drop")),
+        ([IMAGES, LABELS], {"role": "test"}, ("data_missing", "data.train")),
+        (
+            [IMAGES, LABELS],
+            {"ranks": {"selection": "energy"}},
+            ("max_drop_ignored", "ranks.selection"),
+        ),
+    ],
+)
+def test_a_bound_on_the_fall_needs_a_metric_rows_and_a_budget(
+    arrays: list[Document], body: Document, refusal: tuple[str, str]
+) -> None:
+    assert _refused(arrays, target={"max_drop": 0.01}, **body) == refusal
+
+
+def test_half_is_kept_where_nothing_bounds_the_loss() -> None:
+    assert _resolve([IMAGES, LABELS]).target.keep == 0.5
+    assert _resolve([IMAGES, LABELS], target={"max_drop": 0.01}).target.keep is None
