@@ -4,6 +4,7 @@ The child gets a workspace folder and nothing else: no database, no broker, no b
 
     workspace/order.json          the `Order`
     workspace/inputs/{role}       the uploads: "model", "train", "test", or "upload" for an inspection
+    workspace/latencies.json      what the machine's layers were timed to take: by signature, then by form
     workspace/stages/{stage}/     the files a finished stage left: its checkpoint
     workspace/artifacts/          what the package stage made for the user
     workspace/result.json         an inspection's summary, or a job's report
@@ -66,6 +67,15 @@ class Noticed(Contract):
     notice: Notice
 
 
+class Timed(Contract):
+    """Milliseconds of a layer's calls, dense and in some forms, for whoever meets the same calls again on
+    this machine. `signature` stands for the calls."""
+
+    type: Literal["timed"] = "timed"
+    signature: str
+    ms: dict[str, float]
+
+
 class Succeeded(Contract):
     """`result.json` (and the artifacts) are complete."""
 
@@ -80,7 +90,8 @@ class Failed(Contract):
 
 
 Message = Annotated[
-    StageStarted | Advanced | StageFinished | Noticed | Succeeded | Failed, Field(discriminator="type")
+    StageStarted | Advanced | StageFinished | Noticed | Timed | Succeeded | Failed,
+    Field(discriminator="type"),
 ]
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Message)
 

@@ -16,6 +16,7 @@ class LayerPlan(Contract):
     rank: list[int] | None = None
     parameters: tuple[int, int]
     macs: tuple[int, int]
+    latency_ms: tuple[float, float] | None = None
     discarded_energy: float = 0.0
     weight_error: float = 0.0
     output_error: float | None = None
@@ -34,4 +35,5 @@ class Plan(Contract):
     divergence: float | None = None
     parameters: int
     macs: int
+    predicted_ms: float | None = None
     layers: list[LayerPlan]

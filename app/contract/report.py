@@ -102,11 +102,13 @@ class FoldMetrics(Contract):
 
 
 class Candidate(Measured):
-    """One compressed network."""
+    """One compressed network. Where the budget is a time, `predicted_ms` is what the plan promised in ONNX
+    Runtime, from its layers' times alone."""
 
     keep: float
     weighting: Weighting = Weighting.NONE
     trials: list[Trial] = []
+    predicted_ms: float | None = None
     metric_before_finetune: Metric | None = None
     fidelity: Fidelity
     verdict: Literal["better", "trade_off", "not_worth_it"]

@@ -98,15 +98,18 @@ class Data(Contract):
 
 
 class Target(Contract):
-    """The budget: `keep` that fraction of the original's MACs or parameters (half, where nothing is said), or
-    as little as `max_drop` allows: the metric, on rows kept for that, falls by no more before any
+    """The budget: `keep` that fraction of the original's MACs, parameters or latency (half, where nothing is
+    said), or as little as `max_drop` allows: the metric, on rows kept for that, falls by no more before any
     fine-tuning. It is an absolute difference; of perplexity and RMSE, one relative to the original's.
 
     Layers stay dense beyond what `keep` asks for until the outputs name the same class on `min_agreement` of
     the rows held out: by default on 0.8 of them, for scores that have no labels and are not fine-tuned.
+
+    The latency is that of ONNX Runtime on one thread for batch 1, by what the forms of each layer are
+    measured to take on the worker's machine.
     """
 
-    of: Literal["macs", "parameters"] = "macs"
+    of: Literal["macs", "parameters", "latency"] = "macs"
     keep: Keep | Annotated[list[Keep], Field(min_length=1, max_length=8)] | None = None
     max_drop: Annotated[float, Field(ge=0.0)] | None = None
     min_agreement: Annotated[float, Field(ge=0.0, le=1.0)] | None = None

@@ -87,6 +87,13 @@ def _check_ranks(spec: JobSpec, data: Mapping[str, DatasetSummary]) -> None:
                 hint="Name a larger data set in `data.train`, or ask for another selection.",
                 field="ranks.folds" if rows else "data.train",
             )
+    if spec.target.of == "latency" and not isinstance(ranks, BudgetRanks):
+        raise Unprocessable(
+            "latency_ignored",
+            f"The selection {ranks.selection} knows no times: it cannot follow a budget of latency.",
+            hint="Ask for the selection `budget`, or for MACs or parameters.",
+            field="target.of",
+        )
     budgeted = isinstance(ranks, BudgetRanks) or (isinstance(ranks, FractionRanks) and not ranks.fraction)
     if not budgeted and len(spec.target.keeps) > 1:
         raise Unprocessable(

@@ -106,6 +106,12 @@ class Context:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    @cached_property
+    def latencies(self) -> dict[str, dict[str, float]]:
+        """What layers took on this machine in earlier jobs, in milliseconds: by signature, then by form."""
+        path = self.workspace / "latencies.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
     @property
     def artifacts(self) -> Path:
         """What the user will download."""

@@ -18,6 +18,7 @@ from app.contract.spec import (
 from workers.engine.graph.network import Network
 from workers.engine.layers.base import Layer
 from workers.engine.measure import cost
+from workers.engine.ranks.prices import Counted, LayerTimes, Timed
 from workers.engine.ranks.selection import (
     Decision,
     Rules,
@@ -27,6 +28,7 @@ from workers.engine.ranks.selection import (
     by_vbmf,
     explicit,
 )
+from workers.stages.timetable import Timetable
 
 
 def decide(
@@ -36,40 +38,64 @@ def decide(
     by: Weighting,
     keep: float,
     fraction: float | None = None,
+    timetable: Timetable | None = None,
 ) -> Plan:
     """The plan for one budget, of layers that know their weightings; raises `EngineError`.
 
-    `fraction` is the one that cross-validation chose, or tries.
+    `fraction` is the one that cross-validation chose, or tries; `timetable` are needed where the budget is a
+    time, and taken for MACs where they are missing.
     """
-    total, matched = cost.count(network), _rules(spec, layers)
-    in_currency = total.macs if spec.target.of == "macs" else total.parameters
-    return _plan(keep, by, _decide(layers, matched, spec, keep, in_currency, fraction), total)
+    total = cost.count(network)
+    decisions = _decide(layers, spec, keep, total, fraction, timetable)
+    return _plan(keep, by, decisions, total, timetable)
 
 
 def undecided(layers: Sequence[Layer], spec: JobSpec) -> list[Layer]:
     """The layers whose form the job's rules leave open."""
-    rules = _rules(spec, layers)
+    rules = rules_of(spec, layers)
     return [layer for layer in layers if layer.name not in rules.kept and layer.name not in rules.rank]
 
 
 def _decide(
-    layers: Sequence[Layer], rules: Rules, spec: JobSpec, keep: float, total: int, fraction: float | None
+    layers: Sequence[Layer],
+    spec: JobSpec,
+    keep: float,
+    total: cost.Cost,
+    fraction: float | None,
+    timetable: Timetable | None,
 ) -> list[Decision]:
-    ranks, of = spec.ranks, spec.target.of
+    ranks, rules = spec.ranks, rules_of(spec, layers)
     if isinstance(ranks, BudgetRanks):
-        return by_budget(layers, rules, of=of, keep=keep, total=total)
-    if isinstance(ranks, FractionRanks):
-        return by_fraction(layers, rules, of=of, fraction=ranks.fraction or keep)
-    if isinstance(ranks, CrossValidationRanks):
-        return by_fraction(layers, rules, of=of, fraction=fraction or keep)
+        return _by_budget(layers, rules, spec, keep, total, timetable)
+    price = Counted("parameters" if spec.target.of == "parameters" else "macs")
+    if isinstance(ranks, FractionRanks | CrossValidationRanks):
+        asked = ranks.fraction if isinstance(ranks, FractionRanks) else fraction
+        return by_fraction(layers, rules, price=price, fraction=asked or keep)
     if isinstance(ranks, EnergyRanks):
-        return by_energy(layers, rules, of=of, energy=ranks.energy)
+        return by_energy(layers, rules, price=price, energy=ranks.energy)
     if isinstance(ranks, VbmfRanks):
-        return by_vbmf(layers, rules, of=of)
+        return by_vbmf(layers, rules, price=price)
     return explicit(layers, rules)
 
 
-def _rules(spec: JobSpec, layers: Sequence[Layer]) -> Rules:
+def _by_budget(
+    layers: Sequence[Layer],
+    rules: Rules,
+    spec: JobSpec,
+    keep: float,
+    total: cost.Cost,
+    timetable: Timetable | None,
+) -> list[Decision]:
+    if timetable:
+        time = round(timetable.network_ms * 1e6)
+        return by_budget(layers, rules, price=Timed(timetable.by_layer), keep=keep, total=time)
+    if spec.target.of == "parameters":
+        return by_budget(layers, rules, price=Counted("parameters"), keep=keep, total=total.parameters)
+    return by_budget(layers, rules, price=Counted("macs"), keep=keep, total=total.macs)
+
+
+def rules_of(spec: JobSpec, layers: Sequence[Layer]) -> Rules:
+    """What the job's words fix about these layers."""
     matched = {layer.name: rule for layer in layers if (rule := _rule(spec.layers, layer.name))}
     return Rules(
         methods=frozenset(str(method) for method in spec.methods),
@@ -91,25 +117,32 @@ def _rank(rank: int | list[int]) -> tuple[int, ...]:
     return (rank,) if isinstance(rank, int) else tuple(rank)
 
 
-def _plan(keep: float, by: Weighting, decisions: Sequence[Decision], total: cost.Cost) -> Plan:
-    layers = [_layer(decision) for decision in decisions]
+def _plan(
+    keep: float, by: Weighting, decisions: Sequence[Decision], total: cost.Cost, timetable: Timetable | None
+) -> Plan:
+    times = timetable.by_layer if timetable else {}
+    layers = [_layer(decision, times.get(decision.layer.name)) for decision in decisions]
+    saved = [layer.latency_ms[1] - layer.latency_ms[0] for layer in layers if layer.latency_ms]
     return Plan(
         keep=keep,
         weighting=by,
         parameters=total.parameters + sum(layer.parameters[1] - layer.parameters[0] for layer in layers),
         macs=total.macs + sum(layer.macs[1] - layer.macs[0] for layer in layers),
+        predicted_ms=timetable.network_ms + sum(saved) if timetable else None,
         layers=layers,
     )
 
 
-def _layer(decision: Decision) -> LayerPlan:
+def _layer(decision: Decision, times: LayerTimes | None) -> LayerPlan:
     layer, form = decision.layer, decision.form
+    after = None if times is None else times.of(form) if form else times.dense_ms
     return LayerPlan(
         name=layer.name,
         method=Method(form.method) if form else Method.KEEP,
         rank=list(form.rank) if form else None,
         parameters=(layer.parameters, form.parameters if form else layer.parameters),
         macs=(layer.macs, form.macs if form else layer.macs),
+        latency_ms=None if times is None or after is None else (times.dense_ms, after),
         discarded_energy=form.error if form else 0.0,
         reason=decision.reason,
     )

@@ -19,10 +19,11 @@ from workers.engine.graph.network import Network
 from workers.engine.measure import cost, fidelity, latency, memory
 from workers.engine.padding import real_positions
 from workers.stages import finetune, judge
-from workers.stages.context import Context, save
+from workers.stages.context import Context, load, save
 from workers.stages.decompose import decomposed
 
 ORIGINAL = "original"
+_FOUND = "measured.json"
 _THREADS = 1  # latencies of one thread compare across machines and jobs
 _TIMING_SECONDS = 3.0  # per runtime, all networks together; thirty runs each at least
 _NOISE_ROWS = 64  # examples of noise where the user gave no data
@@ -57,20 +58,25 @@ def run(context: Context) -> None:
     context.advance(Stage.MEASURE, 0.6)
     judged = _Judge(context)
     looks = {name: judged.look(network) for name, network in networks.items()}
-    measured = {
+    each = {
         name: _measured(network, folder / name, timed[name], looks[name][0])
         for name, network in networks.items()
     }
     candidates = [
         CandidateMeasured(
-            measured=measured[name],
+            measured=each[name],
             metric_before_finetune=judged.before(name),
             fidelity=looks[name][1],
         )
         for name in names
     ]
-    found = Measurements(original=measured[ORIGINAL], control=judged.control(), candidates=candidates)
-    save(folder / "measured.json", found)
+    found = Measurements(original=each[ORIGINAL], control=judged.control(), candidates=candidates)
+    save(folder / _FOUND, found)
+
+
+def measured(context: Context) -> Measurements:
+    """What `run` found."""
+    return load(context.folder(Stage.MEASURE) / _FOUND, Measurements)
 
 
 def final(context: Context, name: str) -> Network:

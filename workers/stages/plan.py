@@ -6,10 +6,11 @@ from app.contract.spec import BudgetRanks, CrossValidationRanks, Method, Weighti
 from app.contract.status import Stage
 from workers.engine.layers.base import Layer
 from workers.engine.ranks.sensitivity import Sensitivity, sensitivities
-from workers.stages import cross_validation
+from workers.stages import cross_validation, timing
 from workers.stages.calibration import Judge, candidates, gather, sensitivity_judge, weigh
 from workers.stages.context import Context, load, save
 from workers.stages.decisions import decide, undecided
+from workers.stages.timing import timetable
 
 PLANS = "plans.json"
 _SENSITIVITIES = "sensitivities-{}.json"
@@ -48,7 +49,9 @@ class Planner:
     def __call__(self, keep: float) -> Plan:
         """The plan for one budget; raises `EngineError` where there is none."""
         context = self._context
-        return decide(context.original, self._layers, context.spec, self._by, keep, self._fraction)
+        return decide(
+            context.original, self._layers, context.spec, self._by, keep, self._fraction, timetable(context)
+        )
 
 
 def run(context: Context) -> None:
@@ -63,6 +66,10 @@ def run(context: Context) -> None:
     judge = sensitivity_judge(context)
     by_weighting = []
     begun = 0.0 if fraction is None else cross_validation.SHARE
+    if context.spec.target.of == "latency":
+        layers = context.layers(context.original)
+        weigh(context, layers, weightings[-1])
+        timing.measure(context, layers)
     for done, by in enumerate(weightings, 1):
         if isinstance(ranks, BudgetRanks) and judge:
             _measure_sensitivities(context, by, judge)

@@ -9,16 +9,16 @@ from app.contract.report import Candidate, Environment, LayerReport, Measured, R
 from app.contract.status import Stage
 from workers.engine.measure import environment
 from workers.stages import cross_validation, finetune
-from workers.stages.context import Context, load
+from workers.stages.context import Context
 from workers.stages.decompose import decomposed, trials
-from workers.stages.measure import CandidateMeasured, Measurements
+from workers.stages.measure import CandidateMeasured, measured
 from workers.stages.verdict import verdict
 
 
 def write_report(context: Context) -> Report:
     """Everything that was measured, and what to make of it."""
     plans = decomposed(context)
-    found = load(context.folder(Stage.MEASURE) / "measured.json", Measurements)
+    found = measured(context)
     return Report(
         model=context.spec.model,
         spec=context.spec,
@@ -39,12 +39,14 @@ def write_report(context: Context) -> Report:
 def _candidate(
     context: Context, index: int, plan: Plan, original: Measured, found: CandidateMeasured
 ) -> Candidate:
-    said, reason = verdict(original, found.measured, found.fidelity)
+    for_time = context.spec.target.of == "latency"
+    said, reason = verdict(original, found.measured, found.fidelity, for_time=for_time)
     return Candidate(
         **dict(found.measured),
         keep=plan.keep,
         weighting=plan.weighting,
         trials=trials(context, index),
+        predicted_ms=plan.predicted_ms,
         metric_before_finetune=found.metric_before_finetune,
         fidelity=found.fidelity,
         verdict=said,
@@ -61,6 +63,7 @@ def _layer(plan: LayerPlan) -> LayerReport:
         rank=plan.rank,
         parameters=plan.parameters,
         macs=plan.macs,
+        latency_ms=plan.latency_ms,
         discarded_energy=plan.discarded_energy,
         weight_error=plan.weight_error,
         output_error=plan.output_error,

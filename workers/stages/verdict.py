@@ -7,8 +7,11 @@ from app.contract.report import LOWER_IS_BETTER, Fidelity, Measured, Metric
 Verdict = Literal["better", "trade_off", "not_worth_it"]
 
 
-def verdict(original: Measured, candidate: Measured, fidelity: Fidelity) -> tuple[Verdict, str]:
-    """The verdict and its reason.
+def verdict(
+    original: Measured, candidate: Measured, fidelity: Fidelity, *, for_time: bool = False
+) -> tuple[Verdict, str]:
+    """The verdict and its reason. `for_time` says that time was asked for: then what is not faster is not
+    worth it, however small.
 
     Nothing that is neither smaller nor faster is worth it, nor what computes something else altogether.
     Better means cheaper, with the metric within the noise of the test rows: half the width of the original's
@@ -20,6 +23,8 @@ def verdict(original: Measured, candidate: Measured, fidelity: Fidelity) -> tupl
         return "not_worth_it", "no layer has a form that is cheaper within the budget and rules given"
     if not smaller and _slower(ratio):
         return "not_worth_it", f"it is neither smaller nor faster{_speed(ratio)}"
+    if for_time and _slower(ratio):
+        return "not_worth_it", f"it is not faster{_speed(ratio)}, and is not shipped"
     if original.metric is None or candidate.metric is None:
         return _by_fidelity(fidelity, ratio)
     return _by_metric(original.metric, candidate.metric, ratio)
@@ -42,6 +47,11 @@ def _by_metric(original: Metric, candidate: Metric, ratio: float | None) -> tupl
         return "trade_off", f"{change}{_speed(ratio)}"
     said = "no worse" if loss <= 0 else "within the noise of the test rows"
     return "better", f"{change}, {said}{_speed(ratio)}"
+
+
+def not_faster(original: Measured, candidate: Measured) -> bool:
+    """Whether a candidate was measured to take at least the original's time."""
+    return _slower(_speed_ratio(original, candidate))
 
 
 def _speed_ratio(original: Measured, candidate: Measured) -> float | None:

@@ -359,3 +359,9 @@ def test_a_bound_on_the_fall_needs_a_metric_rows_and_a_budget(
 def test_half_is_kept_where_nothing_bounds_the_loss() -> None:
     assert _resolve([IMAGES, LABELS]).target.keep == 0.5
     assert _resolve([IMAGES, LABELS], target={"max_drop": 0.01}).target.keep is None
+
+
+def test_a_budget_of_latency_is_for_ranks_that_follow_a_budget() -> None:
+    refusal = ("latency_ignored", "target.of")
+    assert _refused(target={"of": "latency"}, ranks={"selection": "fraction"}) == refusal
+    assert _resolve(target={"of": "latency"}).target.of == "latency"

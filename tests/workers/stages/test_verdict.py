@@ -53,3 +53,10 @@ def test_without_a_metric_outputs_further_away_than_zeros_are_not_worth_it() -> 
     ruined = CLOSE.model_copy(update={"relative_error": 1.2})
     assert verdict(original, candidate, CLOSE)[0] == "trade_off"
     assert verdict(original, candidate, ruined)[0] == "not_worth_it"
+
+
+def test_what_is_not_faster_is_not_worth_it_where_time_was_asked_for() -> None:
+    original, slower = _measured(100, 100, 1.0, 0.9), _measured(50, 50, 1.1, 0.9)
+    assert verdict(original, slower, CLOSE)[0] == "trade_off"
+    assert verdict(original, slower, CLOSE, for_time=True)[0] == "not_worth_it"
+    assert verdict(original, _measured(50, 50, 0.5, 0.9), CLOSE, for_time=True)[0] == "better"

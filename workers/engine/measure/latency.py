@@ -67,9 +67,15 @@ def torch_runner(network: Network, examples: Sequence[Tensor], threads: int) -> 
 
 
 def interleave(
-    runners: Mapping[str, Runner], *, seconds: float = 5.0, min_runs: int = 30, max_runs: int = 1000
+    runners: Mapping[str, Runner],
+    *,
+    seconds: float = 5.0,
+    min_runs: int = 30,
+    max_runs: int = 1000,
+    warm: bool = False,
 ) -> dict[str, Latency]:
-    """Time every runner once a round, in an order that starts somewhere else each round.
+    """Time every runner once a round, in an order that starts somewhere else each round; with `warm` its
+    call before each timed one is not counted: then its weights are near, as within a network of its own.
 
     Each is warmed up first. There are at least `min_runs` rounds, then as many as fit into `seconds` in all,
     at most `max_runs`. The garbage collector is paused; torch's number of threads is restored afterwards.
@@ -87,6 +93,8 @@ def interleave(
                 break
             start = int(starts.integers(len(names)))
             for name in names[start:] + names[:start]:
+                if warm:
+                    _timed(name, runners[name])
                 milliseconds[name].append(_timed(name, runners[name]))
     return {name: _summary(runners[name], milliseconds[name]) for name in names}
 

@@ -6,19 +6,20 @@ They see the weights, and the data only through the layers' weightings.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any
 
 from workers.engine.decomposition.spectrum import singular_energies
 from workers.engine.decomposition.vbmf import evbmf_rank
 from workers.engine.errors import EngineError
 from workers.engine.layers.base import Factorization, Form, Layer
 from workers.engine.ranks.allocation import Option, UnreachableBudgetError, allocate, front
-
-Currency = Literal["macs", "parameters"]
+from workers.engine.ranks.prices import Counted, Price
 
 # Ranks are multiples of eight where they can be: 63 and 65 run at half the speed of 64.
 _STEPS = (8, 4, 2, 1)
 _TOLERANCE = 0.02  # of the budget
+_TIMED = (0.0, 0.07, 0.12, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9)  # of a layer's MACs
 
 
 @dataclass(frozen=True)
@@ -47,21 +48,22 @@ class Rules:
 
 
 def by_budget(
-    layers: Sequence[Layer], rules: Rules, *, of: Currency, keep: float, total: int
+    layers: Sequence[Layer], rules: Rules, *, price: Price, keep: float, total: int
 ) -> list[Decision]:
-    """The least loss of energy over all layers with the whole network's cost at most `keep` × `total`.
+    """The least loss over all layers with the whole network's cost, by `price`, at most `keep` × `total`.
 
-    A layer's loss is −log of the energy it retains, so the sum is that of a product: no layer may collapse to
-    save the others. Ranks are multiples of eight unless that misses the budget by more than 2 %.
+    A layer's loss is the divergence it is measured to cause; without measurements −log of the energy it
+    retains, so that the sum is that of a product: no layer may collapse to save the others. Ranks are
+    multiples of eight unless that misses the budget by more than 2 %.
 
     Raises:
         EngineError: `budget_unreachable`, saying the least that is.
     """
     settled = {layer.name: _settle(layer, rules) for layer in layers}
     free = [layer for layer in layers if settled[layer.name] is None]
-    menus = [_Menu(layer, rules.allowed(layer), of) for layer in free]
-    elsewhere = total - sum(_cost(layer, of) for layer in free)
-    elsewhere += sum(_cost_of(d, of) - _cost(d.layer, of) for d in settled.values() if d is not None)
+    menus = [_Menu(layer, rules.allowed(layer), price) for layer in free]
+    elsewhere = total - sum(price.dense(layer) for layer in free)
+    elsewhere += sum(_added(d, price) for d in settled.values() if d is not None)
     budget = math.floor(keep * total)
     try:
         chosen = _least_loss(menus, budget - elsewhere, tolerance=math.ceil(_TOLERANCE * budget))
@@ -69,7 +71,7 @@ def by_budget(
         least = (elsewhere + error.least) / total
         raise EngineError(
             "budget_unreachable",
-            f"No ranks keep {keep:.2%} of the {of}; the least reachable is {least:.2%}.",
+            f"No ranks keep {keep:.2%} of the {price.currency}; the least reachable is {least:.2%}.",
             hint="Raise `target.keep`, or loosen the layer rules.",
             field="target.keep",
         ) from error
@@ -77,40 +79,61 @@ def by_budget(
     return [settled[layer.name] or decided[layer.name] for layer in layers]
 
 
-def by_fraction(layers: Sequence[Layer], rules: Rules, *, of: Currency, fraction: float) -> list[Decision]:
+def worth_timing(layer: Layer, rules: Rules) -> list[Form]:
+    """The forms that a budget of time may choose from: of every method allowed a handful, from a tenth of the
+    dense layer's MACs upwards, each the best of its size; and the one that the user fixed."""
+    if not layer.methods or layer.name in rules.kept:
+        return []
+    if layer.name in rules.rank:
+        fixed = _at_rank(layer, rules)
+        return [fixed] if fixed else []
+    found = [form for each in rules.allowed(layer) for form in _spread(layer, each)]
+    return list(dict.fromkeys(found))
+
+
+def _spread(layer: Layer, factorization: Factorization[Any]) -> list[Form]:
+    for step in _STEPS:
+        if forms := sorted(factorization.forms(step), key=lambda form: form.macs):
+            sizes = [(low * layer.macs, high * layer.macs) for low, high in pairwise(_TIMED)]
+            within = [[form for form in forms if low < form.macs <= high] for low, high in sizes]
+            return [min(each, key=lambda form: form.error) for each in within if each]
+    return []
+
+
+def by_fraction(layers: Sequence[Layer], rules: Rules, *, price: Counted, fraction: float) -> list[Decision]:
     """Every layer keeps at most `fraction` of its own cost, with the least error that allows. Blind to
     which layers matter."""
 
     def choose(layer: Layer) -> Form | None:
         def within(form: Form) -> bool:
-            return _cost_of_form(form, of) <= fraction * _cost(layer, of)
+            return price.form(layer, form) <= fraction * price.dense(layer)
 
-        return min(_aligned(layer, rules, of, within), key=lambda form: form.error, default=None)
+        return min(_aligned(layer, rules, price, within), key=lambda form: form.error, default=None)
 
     return _one_by_one(layers, rules, choose)
 
 
-def by_energy(layers: Sequence[Layer], rules: Rules, *, of: Currency, energy: float) -> list[Decision]:
+def by_energy(layers: Sequence[Layer], rules: Rules, *, price: Counted, energy: float) -> list[Decision]:
     """Every layer takes its cheapest form that retains `energy` of its squared norm. Blind to the budget."""
 
     def within(form: Form) -> bool:
         return 1.0 - form.error >= energy
 
     def choose(layer: Layer) -> Form | None:
-        forms = _aligned(layer, rules, of, within)
-        return min(forms, key=lambda form: _cost_of_form(form, of), default=None)
+        forms = _aligned(layer, rules, price, within)
+        return min(forms, key=lambda form: price.form(layer, form), default=None)
 
     return _one_by_one(layers, rules, choose)
 
 
-def by_vbmf(layers: Sequence[Layer], rules: Rules, *, of: Currency) -> list[Decision]:
+def by_vbmf(layers: Sequence[Layer], rules: Rules, *, price: Counted) -> list[Decision]:
     """Every layer takes the ranks at which its own matrices stand out of noise, in the method where that is
     cheapest (Nakajima et al. 2013; for Tucker, Kim et al. 2016). Blind to the data and to the budget."""
 
     def choose(layer: Layer) -> Form | None:
         ranks = {each: rank for each in rules.allowed(layer) if (rank := _signal(each))}
         forms = [form for each, rank in ranks.items() if layer.saves(form := each.form(rank))]
-        return min(forms, key=lambda form: _cost_of_form(form, of), default=None)
+        return min(forms, key=lambda form: price.form(layer, form), default=None)
 
     return _one_by_one(layers, rules, choose)
 
@@ -163,11 +186,11 @@ def _decision(layer: Layer, form: Form | None) -> Decision:
     return Decision(layer, form, None if form else "no cheaper form is worth what it would lose")
 
 
-def _aligned(layer: Layer, rules: Rules, of: Currency, within: Callable[[Form], bool]) -> list[Form]:
+def _aligned(layer: Layer, rules: Rules, price: Counted, within: Callable[[Form], bool]) -> list[Form]:
     """The forms cheaper than dense that meet a condition, on the coarsest grid of ranks that has any."""
     for step in _STEPS:
         found = [form for each in rules.allowed(layer) for form in each.forms(step) if within(form)]
-        if forms := [form for form in found if _cost_of_form(form, of) < _cost(layer, of)]:
+        if forms := [form for form in found if price.form(layer, form) < price.dense(layer)]:
             return forms
     return []
 
@@ -175,26 +198,27 @@ def _aligned(layer: Layer, rules: Rules, of: Currency, within: Callable[[Form], 
 class _Menu:
     """What one layer may become, with what each choice costs and loses."""
 
-    def __init__(self, layer: Layer, factorizations: Sequence[Factorization[Any]], of: Currency) -> None:
+    def __init__(self, layer: Layer, factorizations: Sequence[Factorization[Any]], price: Price) -> None:
         self.layer = layer
         self._factorizations = factorizations
-        self._of = of
-        self._forms: dict[int, list[Form]] = {}
+        self._price = price
+        self._priced: dict[int, list[tuple[Option, Form]]] = {}
 
     def options(self, step: int) -> list[tuple[Option, Form | None]]:
         """Dense always, and the undominated forms on the grid of `step`."""
-        forms = self._on_grid(step)
-        options = [Option(_cost_of_form(form, self._of), self._loss(form)) for form in forms]
-        dense = Option(_cost(self.layer, self._of), 0.0)
-        return [
-            (dense, None),
-            *((options[i], forms[i]) for i in front(options) if options[i].cost < dense.cost),
-        ]
+        offers = self._on_grid(step)
+        options = [option for option, _ in offers]
+        dense = Option(self._price.dense(self.layer), 0.0)
+        return [(dense, None), *(offers[i] for i in front(options) if options[i].cost < dense.cost)]
 
-    def _on_grid(self, step: int) -> list[Form]:
-        if step not in self._forms:
-            self._forms[step] = [form for each in self._factorizations for form in each.forms(step)]
-        return self._forms[step]
+    def _on_grid(self, step: int) -> list[tuple[Option, Form]]:
+        if step not in self._priced:
+            forms = (form for each in self._factorizations for form in each.forms(step))
+            priced = ((self._price.form(self.layer, form), form) for form in forms)
+            self._priced[step] = [
+                (Option(cost, self._loss(form)), form) for cost, form in priced if cost is not None
+            ]
+        return self._priced[step]
 
     def _loss(self, form: Form) -> float:
         """The predicted divergence where it was measured; else −log of the energy that is retained."""
@@ -228,13 +252,7 @@ def _allocate(menus: Sequence[_Menu], budget: int, step: int) -> tuple[list[Form
     return [form for _, form in picked], budget - sum(option.cost for option, _ in picked)
 
 
-def _cost(layer: Layer, of: Currency) -> int:
-    return layer.macs if of == "macs" else layer.parameters
-
-
-def _cost_of_form(form: Form, of: Currency) -> int:
-    return form.macs if of == "macs" else form.parameters
-
-
-def _cost_of(decision: Decision, of: Currency) -> int:
-    return _cost_of_form(decision.form, of) if decision.form else _cost(decision.layer, of)
+def _added(decision: Decision, price: Price) -> int:
+    """What a decision adds to the cost of the dense layer."""
+    cost = price.form(decision.layer, decision.form) if decision.form else None
+    return 0 if cost is None else cost - price.dense(decision.layer)

@@ -13,8 +13,8 @@ from workers.engine.errors import EngineError
 from workers.engine.graph.network import Network
 from workers.engine.layers.find import find
 from workers.engine.measure import cost
+from workers.engine.ranks.prices import Counted, Currency
 from workers.engine.ranks.selection import (
-    Currency,
     Decision,
     Rules,
     by_budget,
@@ -23,6 +23,7 @@ from workers.engine.ranks.selection import (
     by_vbmf,
 )
 
+MACS, PARAMETERS = Counted("macs"), Counted("parameters")
 ANY = Rules(frozenset({"svd", "tucker"}))
 
 
@@ -43,7 +44,7 @@ def _after(decisions: Sequence[Decision], total: int, of: Currency) -> int:
 def test_the_budget_is_never_exceeded_and_met_within_two_percent(of: Currency, keep: float) -> None:
     network = _network()
     total = getattr(cost.count(network), of)
-    decisions = by_budget(find(network), ANY, of=of, keep=keep, total=total)
+    decisions = by_budget(find(network), ANY, price=Counted(of), keep=keep, total=total)
     after = _after(decisions, total, of)
     assert after <= keep * total
     dense = all(decision.form is None for decision in decisions)
@@ -53,7 +54,7 @@ def test_the_budget_is_never_exceeded_and_met_within_two_percent(of: Currency, k
 def test_a_budget_of_everything_leaves_every_layer_dense() -> None:
     network = _network()
     total = cost.count(network).macs
-    decisions = by_budget(find(network), ANY, of="macs", keep=1.0, total=total)
+    decisions = by_budget(find(network), ANY, price=MACS, keep=1.0, total=total)
     assert all(decision.form is None and decision.reason for decision in decisions)
 
 
@@ -61,7 +62,7 @@ def test_an_unreachable_budget_says_the_least_that_is() -> None:
     network = vector_network(nn.Sequential(nn.Linear(64, 64), nn.Conv1d(8, 8, 3, groups=8)), 8, 64)
     total = cost.count(network).macs
     with pytest.raises(EngineError) as raised:
-        by_budget(find(network), ANY, of="macs", keep=0.01, total=total)
+        by_budget(find(network), ANY, price=MACS, keep=0.01, total=total)
     assert raised.value.code == "budget_unreachable"
     least = (8 * 128 + 8 * 62 * 3) / total
     assert f"{least:.2%}" in raised.value.detail
@@ -76,7 +77,7 @@ def test_rules_are_obeyed_and_the_budget_is_met_around_them() -> None:
         method={"shortcut": "svd"},
         rank={"block.0": (16, 24)},
     )
-    decisions = {d.layer.name: d for d in by_budget(find(network), rules, of="macs", keep=0.6, total=total)}
+    decisions = {d.layer.name: d for d in by_budget(find(network), rules, price=MACS, keep=0.6, total=total)}
     assert decisions["stem.0"].form is None
     fixed = decisions["block.0"].form
     assert fixed is not None
@@ -88,12 +89,12 @@ def test_rules_are_obeyed_and_the_budget_is_met_around_them() -> None:
 def test_a_fixed_rank_that_would_cost_more_leaves_the_layer_dense() -> None:
     network = vector_network(nn.Linear(16, 16), 16)
     rules = Rules(frozenset({"svd"}), rank={"weight": (15,)})
-    [decision] = by_energy(find(network), rules, of="macs", energy=0.9)
+    [decision] = by_energy(find(network), rules, price=MACS, energy=0.9)
     assert decision.form is None
 
 
 def test_fraction_holds_for_every_layer_by_itself() -> None:
-    decisions = by_fraction(find(_network()), ANY, of="parameters", fraction=0.4)
+    decisions = by_fraction(find(_network()), ANY, price=PARAMETERS, fraction=0.4)
     formed = [decision for decision in decisions if decision.form]
     assert formed
     assert all(d.form and d.form.parameters <= 0.4 * d.layer.parameters for d in formed)
@@ -101,7 +102,7 @@ def test_fraction_holds_for_every_layer_by_itself() -> None:
 
 @pytest.mark.parametrize("energy", [0.5, 0.8])
 def test_energy_is_retained_by_every_layer_at_the_least_cost(energy: float) -> None:
-    decisions = by_energy(find(_network()), ANY, of="macs", energy=energy)
+    decisions = by_energy(find(_network()), ANY, price=MACS, energy=energy)
     formed = [decision for decision in decisions if decision.form]
     assert formed
     for decision in formed:
@@ -130,7 +131,7 @@ def test_vbmf_finds_the_rank_of_what_stands_out_of_noise_whatever_the_budget() -
     with torch.no_grad():
         module.signal.weight.copy_(torch.randn(64, 5) @ torch.randn(5, 96) + 0.05 * torch.randn(64, 96))
         module.noise.weight.copy_(0.05 * torch.randn(64, 64))
-    decisions = by_vbmf(find(vector_network(module, 96)), ANY, of="macs")
+    decisions = by_vbmf(find(vector_network(module, 96)), ANY, price=MACS)
     assert {d.layer.name: d.form and d.form.rank for d in decisions} == {"signal": (5,), "noise": (1,)}
 
 
@@ -142,7 +143,7 @@ def test_vbmf_takes_the_ranks_of_both_channel_modes_for_tucker() -> None:
         conv.weight.copy_(torch.einsum("abhw,oa,ib->oihw", core, out, inside))
         conv.weight.add_(0.05 * torch.randn_like(conv.weight))
     rules = Rules(frozenset({"tucker"}))
-    [decision] = by_vbmf(find(image_network(conv, size=8, channels=48)), rules, of="macs")
+    [decision] = by_vbmf(find(image_network(conv, size=8, channels=48)), rules, price=MACS)
     assert decision.form
     assert decision.form.rank == (7, 4)
 
@@ -150,6 +151,6 @@ def test_vbmf_takes_the_ranks_of_both_channel_modes_for_tucker() -> None:
 def test_vbmf_leaves_a_layer_dense_that_only_takes_methods_without_a_matrix() -> None:
     seeded()
     rules = Rules(frozenset({"tensor_train"}))
-    [decision] = by_vbmf(find(vector_network(nn.Linear(64, 64), 64)), rules, of="macs")
+    [decision] = by_vbmf(find(vector_network(nn.Linear(64, 64), 64)), rules, price=MACS)
     assert decision.form is None
     assert decision.reason
