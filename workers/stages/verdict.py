@@ -42,7 +42,7 @@ def _by_metric(original: Metric, candidate: Metric, ratio: float | None) -> tupl
 
 
 def slowed(floating: Measured, quantized: Quantized) -> str | None:
-    """What to say of an int8 form that is not faster than its float form; None where it is, or has no time."""
+    """What to say of an int8 form that is not faster than its float form; None where it is."""
     before, after = floating.latency.get("onnxruntime"), quantized.latency
     if before is None or after is None or not _slower(after.p50_ms / before.p50_ms):
         return None

@@ -1,4 +1,4 @@
-"""The bytes that a network moves, as its calls read and write them: counted on the graph, nothing computed."""
+"""The bytes that a network moves, as its calls read and write them: counted on the graph, not measured."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
