@@ -67,7 +67,7 @@ def run(context: Context) -> None:
             latency=timed[name],
             peak_memory_bytes=_peak_memory(network, exported.get(name)),
             metric=looks[name][0],
-            quantized=judged.look_at_int8(quantized.get(name), timed[int8.named(name)]),
+            quantized=judged.look_at_int8(name, quantized.get(name), timed[int8.named(name)]),
             **dict(used[name]),
         )
         for name, network in networks.items()
@@ -105,23 +105,25 @@ class _Judge:
 
     def look(self, network: Network) -> tuple[Metric | None, Fidelity]:
         """The task's metric, and how close the outputs are to the original's."""
-        outputs = self._original if network is self._context.original else self._outputs(network)
-        close = fidelity.compare(self._original, outputs, self._positions)
-        return self._metric(outputs), Fidelity(**asdict(close))
+        return self._look(self._original if network is self._context.original else self._outputs(network))
 
-    def look_at_int8(self, path: Path | None, timed: Mapping[str, Latency]) -> Quantized | None:
-        """The same of an int8 form, in ONNX Runtime."""
+    def look_at_int8(self, name: str, path: Path | None, timed: Mapping[str, Latency]) -> Quantized | None:
+        """The same of an int8 form, in ONNX Runtime; one whose outputs cannot be judged is removed."""
         if path is None:
             return None
-        form = onnx_network.load(path, torch.get_num_threads())
-        outputs = judge.outputs(self._context.original, self._examples, form=form)
+        try:
+            form = onnx_network.load(path, torch.get_num_threads())
+            metric, close = self._look(judge.outputs(self._context.original, self._examples, form=form))
+        except EngineError as error:
+            path.unlink()
+            self._context.notice("not_quantizable", f"{name}: its int8 form is no use. {error.detail}")
+            return None
+        size = path.stat().st_size
+        return Quantized(bytes=size, latency=timed.get("onnxruntime"), metric=metric, fidelity=close)
+
+    def _look(self, outputs: Tensor) -> tuple[Metric | None, Fidelity]:
         close = fidelity.compare(self._original, outputs, self._positions)
-        return Quantized(
-            bytes=path.stat().st_size,
-            latency=timed.get("onnxruntime"),
-            metric=self._metric(outputs),
-            fidelity=Fidelity(**asdict(close)),
-        )
+        return self._metric(outputs), Fidelity(**asdict(close))
 
     def before(self, name: str) -> Metric | None:
         """The metric of a candidate before it was trained; None where it never was."""

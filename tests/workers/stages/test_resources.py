@@ -15,7 +15,7 @@ from tests.workers.stages.jobs import Arrays, Finished, run_job
 from workers.engine.errors import EngineError
 from workers.engine.formats import onnx, pt2
 from workers.engine.graph.network import Input, Network, trace
-from workers.engine.measure import cost, energy, traffic
+from workers.engine.measure import cost, energy, onnx_network, traffic
 from workers.stages import resources
 
 UNTRAINED: dict[str, Any] = {"outputs": ["onnx"], "finetune": {"epochs": 0}}
@@ -111,6 +111,19 @@ def test_what_cannot_be_quantized_is_null_with_a_notice_and_the_job_goes_on(tmp_
     assert ("not_quantizable", None) in finished.notices
     shipped = (tmp_path / "job" / "artifacts" / "candidate-0-int8.onnx").exists()
     assert shipped == (finished.candidate.quantized is not None)
+
+
+def test_an_int8_form_whose_outputs_are_no_numbers_is_not_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = onnx_network.load
+    monkeypatch.setattr(
+        onnx_network, "load", lambda *given: lambda *x: [torch.nan * y for y in load(*given)(*x)]
+    )
+    finished = run_job(tmp_path / "job", classifier(), quantize="dynamic-int8", **UNTRAINED)
+    assert finished.candidate.quantized is None
+    assert ("not_quantizable", None) in finished.notices
+    assert not (tmp_path / "job" / "artifacts" / "candidate-0-int8.onnx").exists()
 
 
 def test_a_fixed_batch_is_the_only_one(tmp_path: Path) -> None:
