@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import onnx
+import onnxruntime as ort
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
@@ -17,21 +18,33 @@ def write(source: Path, path: Path) -> None:
     weights, convolutions, LSTMs and tables of embeddings change; what lies inside of a loop does not.
     Raises `EngineError` (`not_quantizable`) where nothing in it changes, or ONNX Runtime refuses.
     """
-    model = onnx.load(source)
-    before = _operators(model)
-    # of signed weights ONNX Runtime's integer convolutions are several times slower
-    weights = QuantType.QUInt8 if any("Conv" in name for name in before) else QuantType.QInt8
-    add_pre_process_metadata(model)  # else it advises, on the root logger, what the exporter has done
     try:
+        model = _folded(source, path)
+        before = _operators(model)
+        # of signed weights ONNX Runtime's integer convolutions are several times slower
+        weights = QuantType.QUInt8 if any("Conv" in name for name in before) else QuantType.QInt8
+        add_pre_process_metadata(model)  # else it advises, on the root logger, to do what was just done
         quantize_dynamic(model, path, weight_type=weights)
         model = onnx.load(path)
     except Exception as error:  # it has no errors of its own
         raise _not_quantizable("ONNX Runtime cannot quantize it") from error
+    finally:
+        path.unlink(missing_ok=True)
     if _operators(model) == before:
-        path.unlink()
         raise _not_quantizable("it has nothing that ONNX Runtime quantizes")
     strip(model)
     onnx.save_model(model, path)
+
+
+def _folded(source: Path, path: Path) -> onnx.ModelProto:
+    """The model with its constants computed, by way of `path`: the exporter leaves large weights in pieces,
+    and what nodes put together is not quantized."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3
+    ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    return onnx.load(path)
 
 
 def _operators(model: onnx.ModelProto) -> list[str]:

@@ -29,6 +29,7 @@ NETWORKS = {
     "linear": vector_network(nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)), 64),
     "convolutions": image_network(Convolutional(width=32)),
     "lstm": recurrent_network("lstm", width=16, hidden=32),
+    "large lstm": recurrent_network("lstm", width=64, hidden=96),
     "attention": sequence_network(Attention(24, 3), 24),
     "tied": token_network(TiedTokens(40, 16)),
 }
@@ -44,7 +45,7 @@ def quantized(network: Network, folder: Path) -> Path:
 def test_it_is_smaller_and_computes_nearly_the_same_at_every_batch(name: str, tmp_path: Path) -> None:
     network = NETWORKS[name]
     path = quantized(network, tmp_path)
-    assert path.stat().st_size < 0.7 * (tmp_path / "model.onnx").stat().st_size
+    assert path.stat().st_size < (0.3 if "large" in name else 0.7) * (tmp_path / "model.onnx").stat().st_size
     call = onnx_network.load(path, 1)
     for batch in (1, 5):
         inputs = draw_all(network, batch)
