@@ -93,6 +93,7 @@ class Device(StrEnum):
 
 Keep = Annotated[float, Field(gt=0.0, le=1.0, description="fraction of the original cost that remains")]
 Rank = Annotated[int, Field(ge=1)]
+_HALF = 0.5
 
 
 class Data(Contract):
@@ -103,14 +104,32 @@ class Data(Contract):
 
 
 class Target(Contract):
-    """The budget: `keep` that fraction of the original's MACs or parameters."""
+    """The budget: `keep` that fraction of the original's MACs or parameters (half, where nothing is said), or
+    as little as `max_drop` allows: the metric, on rows kept for that, falls by no more before any
+    fine-tuning. It is an absolute difference; of perplexity and RMSE, one relative to the original's.
+
+    Layers stay dense beyond what `keep` asks for until the outputs name the same class on `min_agreement` of
+    the rows held out: by default on 0.8 of them, for scores that have no labels and are not fine-tuned.
+    """
 
     of: Literal["macs", "parameters"] = "macs"
-    keep: Keep | Annotated[list[Keep], Field(min_length=1, max_length=8)] = 0.5
+    keep: Keep | Annotated[list[Keep], Field(min_length=1, max_length=8)] | None = None
+    max_drop: Annotated[float, Field(ge=0.0)] | None = None
+    min_agreement: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> "Target":
+        if self.max_drop is not None and (self.keep is not None or self.min_agreement is not None):
+            raise ValueError("max_drop finds the budget itself: it goes with neither keep nor min_agreement")
+        return self
 
     @property
     def keeps(self) -> list[float]:
-        """The fractions as a list: one candidate each."""
+        """The fractions as a list, one candidate each; none where the budget is to be found."""
+        if self.max_drop is not None:
+            return []
+        if self.keep is None:
+            return [_HALF]
         return self.keep if isinstance(self.keep, list) else [self.keep]
 
 

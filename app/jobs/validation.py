@@ -42,7 +42,38 @@ def resolve(spec: JobSpec, model: ModelSummary, data: Mapping[str, DatasetSummar
             hint="Name a data set in `data.test` or `data.train`, or ask for the task `none`.",
             field="data",
         )
-    return spec.model_copy(update={"task": task})
+    _check_drop(spec, task, data)
+    keeps = spec.target.keeps
+    target = spec.target.model_copy(update={"keep": keeps[0]}) if len(keeps) == 1 else spec.target
+    return spec.model_copy(update={"task": task, "target": target})
+
+
+def _check_drop(spec: JobSpec, task: Task, data: Mapping[str, DatasetSummary]) -> None:
+    """A bound on the metric's fall needs a metric, rows to see it on besides the test rows, and ranks that
+    follow a budget."""
+    if spec.target.max_drop is None:
+        return
+    if task is Task.NONE:
+        raise Unprocessable(
+            "no_metric",
+            "Without a task there is no metric whose fall could be bounded.",
+            hint="Name a `task` and labelled data, or give `target.keep` instead.",
+            field="target.max_drop",
+        )
+    if "train" not in data:
+        raise Unprocessable(
+            "data_missing",
+            "How far the metric falls is seen on rows besides the test rows, and there is no train data.",
+            hint="Name it in `data.train`; one data set alone is split.",
+            field="data.train",
+        )
+    if not isinstance(spec.ranks, BudgetRanks):
+        raise Unprocessable(
+            "max_drop_ignored",
+            f"The selection {spec.ranks.selection} takes no budget, so that none can be searched for.",
+            hint="Ask for the selection `budget`, or give `target.keep` instead.",
+            field="ranks.selection",
+        )
 
 
 def _check_ranks(spec: JobSpec, data: Mapping[str, DatasetSummary]) -> None:

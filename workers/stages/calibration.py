@@ -2,7 +2,7 @@
 errors."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache, partial, reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from workers.engine.layers import weighting as weights
 from workers.engine.layers.base import Layer
 from workers.engine.losses import make_loss
 from workers.engine.measure import cost
+from workers.engine.memory import Memory
 from workers.engine.padding import real_positions
 from workers.stages.context import Context
 
 _BATCH = 16
+_THIN_ROWS = 64
 _JUDGED_ROWS = 256  # on which a whole candidate is judged
 _SENSITIVITY_ROWS, _LEAST_SENSITIVITY_ROWS = 32, 4  # on which one layer's error is
 _SENSITIVITY_MACS = 4_000_000_000  # of one such judgement
@@ -71,11 +73,18 @@ def fold(rows: Examples, part: int, parts: int, *, others: bool = False) -> Exam
 
 
 def candidates(context: Context) -> list[Weighting]:
-    """The weightings to try: what was asked for, or each of them; without moments none but the plain one."""
+    """The weightings to try: what was asked for, or each of them; without moments none but the plain one.
+
+    The plain one is not worth its time beside the others, unless these know few rows.
+    """
     if not _folder(context).exists():
         return [Weighting.NONE]
     asked = context.spec.calibration.weighting
-    return list(_SIDES) if asked is Weighting.AUTO else [asked]
+    if asked is not Weighting.AUTO:
+        return [asked]
+    rows = calibration_rows(context)
+    thin = rows is None or len(rows) < _THIN_ROWS
+    return [by for by in _SIDES if thin or by is not Weighting.NONE]
 
 
 def weigh(context: Context, layers: Sequence[Layer], by: Weighting, *, without: int | None = None) -> None:
@@ -84,15 +93,19 @@ def weigh(context: Context, layers: Sequence[Layer], by: Weighting, *, without: 
     folder = _folder(context)
     parts = sorted(folder.iterdir()) if folder.exists() else []
     for index, layer in enumerate(layers):
-        paths = [part / f"{index}.npz" for part in parts if part.name != str(without)]
-        found = tuple(path for path in paths if path.exists())
-        if found:
-            layer.weigh = partial(_weighting, found, _SIDES[by], layer.takes_mean)
+        memory = context.memory.within(index, without)
+        layer.memory = memory.within(by)
+        if parts and layer.methods:
+            paths = [part / f"{index}.npz" for part in parts if part.name != str(without)]
+            layer.weigh = partial(_weighting, paths, _SIDES[by], layer.takes_mean, memory)
 
 
-@lru_cache(maxsize=1)  # every method of a layer asks, one after the other
-def _weighting(paths: tuple[Path, ...], sides: Sides, centred: bool) -> weights.Weighting:
-    return weighting(reduce(Moments.plus, map(Moments.load, paths)), sides, centred=centred)
+def _weighting(paths: Sequence[Path], sides: Sides, centred: bool, memory: Memory) -> weights.Weighting:
+    def compute() -> weights.Weighting:
+        moments = reduce(Moments.plus, map(Moments.load, paths))
+        return weighting(moments, sides, centred=centred, memory=memory)
+
+    return memory.once(sides, compute)
 
 
 def calibration_rows(context: Context) -> Examples | None:

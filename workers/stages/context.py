@@ -24,6 +24,7 @@ from workers.engine.graph.network import Network, call_nodes
 from workers.engine.graph.shapes import shapes
 from workers.engine.layers.base import Layer
 from workers.engine.layers.find import find
+from workers.engine.memory import Memory
 from workers.messages import Advanced, Message, Noticed, Order, StageFinished, StageStarted
 
 # How much of a job's time each stage is expected to take: what progress is made of.
@@ -36,6 +37,7 @@ _SHARES = {
     Stage.PACKAGE: 0.05,
 }
 _ETA_AFTER_SECONDS = 3.0
+_MEMORY_BYTES = 1 << 31  # of roots and bases that several ranks have in common
 _NOTICES = "notices.jsonl"
 
 T = TypeVar("T")
@@ -53,6 +55,7 @@ class Context:
         self.workspace = workspace
         self.emit = emit
         self.device = _device(self.spec.device)
+        self.memory = Memory(_MEMORY_BYTES)
         self._stage = Stage.INSPECT
         self._began = self._stage_began = time.monotonic()
         self._began_at = sum(_SHARES[stage] for stage in order.done)

@@ -89,7 +89,7 @@ def _network(context: Context, seen: Examples, part: int, fraction: float, by: W
     copy = context.original.copy()
     layers = context.layers(copy)
     weigh(context, layers, by, without=part)
-    plan = decide(context.original, layers, context.spec, by, fraction)[0]
+    plan = decide(context.original, layers, context.spec, by, fraction, fraction)
     return carry_out(context, plan, copy, layers, seen).network
 
 

@@ -34,18 +34,16 @@ def decide(
     layers: Sequence[Layer],
     spec: JobSpec,
     by: Weighting,
+    keep: float,
     fraction: float | None = None,
-) -> list[Plan]:
-    """One plan per `target.keep` for layers that know their weightings; raises `EngineError`.
+) -> Plan:
+    """The plan for one budget, of layers that know their weightings; raises `EngineError`.
 
     `fraction` is the one that cross-validation chose, or tries.
     """
     total, matched = cost.count(network), _rules(spec, layers)
     in_currency = total.macs if spec.target.of == "macs" else total.parameters
-    return [
-        _plan(keep, by, _decide(layers, matched, spec, keep, in_currency, fraction), total)
-        for keep in spec.target.keeps
-    ]
+    return _plan(keep, by, _decide(layers, matched, spec, keep, in_currency, fraction), total)
 
 
 def undecided(layers: Sequence[Layer], spec: JobSpec) -> list[Layer]:

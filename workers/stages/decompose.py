@@ -1,34 +1,48 @@
 """Decomposing: the plan's forms go into a copy of the graph; then the closed-form repairs.
 
 Where several weightings are to be tried, each makes a network, and the one that diverges least from the
-original on rows held out of the calibration is kept.
+original on rows held out of the calibration is kept. Where the loss is bounded, the budget is searched for.
 """
 
 import math
 from dataclasses import replace
+from functools import partial
 
 from app.contract.plan import Plan
 from app.contract.report import Trial
 from app.contract.status import Stage
+from workers.engine.errors import EngineError
 from workers.engine.formats import pt2
+from workers.engine.graph.network import Network
 from workers.engine.measure.output_error import output_errors
-from workers.stages.calibration import Judge, batches, calibration_rows, candidate_judge, held_out, weigh
+from workers.stages import search
+from workers.stages.calibration import (
+    Judge,
+    batches,
+    calibration_rows,
+    candidate_judge,
+    candidates,
+    held_out,
+    weigh,
+)
 from workers.stages.carry_out import Decomposed, carry_out
 from workers.stages.context import Context, load, save
-from workers.stages.plan import planned
+from workers.stages.plan import Planner, planned
 
 _PLANS, _TRIALS = "plans.json", "trials-{}.json"
+_TYPICAL = 0.5  # the budget at which weightings are compared before one is searched for
 
 
 def run(context: Context) -> None:
     """One compressed network per candidate, and the plans with the errors of the factors that went in."""
     judge, done = candidate_judge(context), []
-    alternatives = planned(context)
-    for index, alternative in enumerate(alternatives):
-        tried = [_judged(context, plan, judge) for plan in alternative.plans]
-        best = min(tried, key=_divergence)
-        pt2.write(best.network, context.folder(Stage.DECOMPOSE) / f"candidate-{index}.pt2")
-        done.append(_with_output_errors(context, best))
+    alternatives = [alternative.plans for alternative in planned(context)] or [_typical(context)]
+    for index, plans in enumerate(alternatives):
+        tried = [_judged(context, plan, judge, polished=len(plans) == 1) for plan in plans]
+        best = search.bounded(context, min(tried, key=_divergence).plan, partial(_rough, context))
+        made = _judged(context, best, judge) if len(plans) > 1 or best != plans[0] else tried[0]
+        pt2.write(made.network, context.folder(Stage.DECOMPOSE) / f"candidate-{index}.pt2")
+        done.append(_with_output_errors(context, made))
         save(context.folder(Stage.DECOMPOSE) / _TRIALS.format(index), _trials(tried))
         context.advance(Stage.DECOMPOSE, (index + 1) / len(alternatives))
     save(context.folder(Stage.DECOMPOSE) / _PLANS, done)
@@ -44,13 +58,32 @@ def trials(context: Context, index: int) -> list[Trial]:
     return load(context.folder(Stage.DECOMPOSE) / _TRIALS.format(index), list[Trial])
 
 
-def _judged(context: Context, plan: Plan, judge: Judge) -> Decomposed:
+def _typical(context: Context) -> list[Plan]:
+    """Plans to compare weightings by, where the budget is unknown."""
+    planners = [Planner(context, by) for by in candidates(context)]
+    try:
+        return [planner(_TYPICAL) for planner in planners]
+    except EngineError:  # out of reach: what is searched for is dearer
+        return [planner(1.0) for planner in planners]
+
+
+def _judged(context: Context, plan: Plan, judge: Judge, *, polished: bool = True) -> Decomposed:
+    made = _made(context, plan, polished=polished)
+    divergence = judge.divergence(made.network) if judge else None
+    return replace(made, plan=made.plan.model_copy(update={"divergence": divergence}))
+
+
+def _rough(context: Context, plan: Plan) -> Network:
+    return _made(context, plan, polished=False).network
+
+
+def _made(context: Context, plan: Plan, *, polished: bool) -> Decomposed:
     copy = context.original.copy()
     layers = context.layers(copy)
     weigh(context, layers, plan.weighting)
-    made = carry_out(context, plan, copy, layers, calibration_rows(context))
-    divergence = judge.divergence(made.network) if judge else None
-    return replace(made, plan=made.plan.model_copy(update={"divergence": divergence}))
+    for layer in layers:
+        layer.polished = polished
+    return carry_out(context, plan, copy, layers, calibration_rows(context))
 
 
 def _divergence(made: Decomposed) -> float:

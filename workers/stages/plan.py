@@ -12,12 +12,43 @@ from workers.stages.context import Context, load, save
 from workers.stages.decisions import decide, undecided
 
 PLANS = "plans.json"
+_SENSITIVITIES = "sensitivities-{}.json"
 
 
 class Alternatives(Contract):
     """One candidate's plans, one for each weighting: decomposing decides between them."""
 
     plans: list[Plan]
+
+
+class _Measured(Contract):
+    """What was measured of one layer: (squared relative error, divergence) pairs."""
+
+    layer: str
+    points: list[tuple[float, float]]
+
+
+class Planner:
+    """Plans under one weighting for any budget, from one decomposition's spectra.
+
+    Whoever makes one after the plan stage finds the sensitivities that it measured.
+    """
+
+    def __init__(self, context: Context, by: Weighting, fraction: float | None = None) -> None:
+        self._context, self._by, self._fraction = context, by, fraction
+        self._layers = context.layers(context.original)
+        weigh(context, self._layers, by)
+        path = context.folder(Stage.PLAN) / _SENSITIVITIES.format(by)
+        found = load(path, list[_Measured]) if path.exists() else []
+        points = {each.layer: each.points for each in found}
+        for layer in self._layers:
+            if layer.name in points:
+                layer.sensitivity = Sensitivity.of(points[layer.name])
+
+    def __call__(self, keep: float) -> Plan:
+        """The plan for one budget; raises `EngineError` where there is none."""
+        context = self._context
+        return decide(context.original, self._layers, context.spec, self._by, keep, self._fraction)
 
 
 def run(context: Context) -> None:
@@ -33,36 +64,31 @@ def run(context: Context) -> None:
     by_weighting = []
     begun = 0.0 if fraction is None else cross_validation.SHARE
     for done, by in enumerate(weightings, 1):
-        by_weighting.append(_plans(context, by, judge, fraction))
+        if isinstance(ranks, BudgetRanks) and judge:
+            _measure_sensitivities(context, by, judge)
+        planner = Planner(context, by, fraction)
+        by_weighting.append([planner(keep) for keep in context.spec.target.keeps])
         context.advance(Stage.PLAN, begun + (1.0 - begun) * done / len(weightings))
     alternatives = [Alternatives(plans=list(plans)) for plans in zip(*by_weighting, strict=True)]
-    _report_dense(context, alternatives[0].plans[0])
+    if alternatives:
+        _report_dense(context, alternatives[0].plans[0])
     save(context.folder(Stage.PLAN) / PLANS, alternatives)
 
 
 def planned(context: Context) -> list[Alternatives]:
-    """What `run` decided: one entry per candidate."""
+    """What `run` decided: one entry per candidate; none where the budget is still to be searched for."""
     return load(context.folder(Stage.PLAN) / PLANS, list[Alternatives])
 
 
-def _plans(context: Context, by: Weighting, judge: Judge, fraction: float | None) -> list[Plan]:
-    """One plan per `target.keep` under one weighting, from one decomposition's spectra."""
-    layers = context.layers(context.original)
-    weigh(context, layers, by)
-    if isinstance(context.spec.ranks, BudgetRanks) and judge:
-        measured = _sensitivities(context, by, judge)
-        for layer in layers:
-            layer.sensitivity = measured.get(layer.name)
-    return decide(context.original, layers, context.spec, by, fraction)
-
-
-def _sensitivities(context: Context, by: Weighting, judge: Judge) -> dict[str, Sensitivity]:
+def _measure_sensitivities(context: Context, by: Weighting, judge: Judge) -> None:
     def fresh() -> list[Layer]:
         layers = context.layers(context.original.copy())
         weigh(context, layers, by)
         return undecided(layers, context.spec)
 
-    return sensitivities(context.original, fresh, judge.divergence, remembered=judge.remembered)
+    found = sensitivities(context.original, fresh, judge.divergence, remembered=judge.remembered)
+    measured = [_Measured(layer=name, points=list(each.points)) for name, each in found.items()]
+    save(context.folder(Stage.PLAN) / _SENSITIVITIES.format(by), measured)
 
 
 def _report_dense(context: Context, plan: Plan) -> None:

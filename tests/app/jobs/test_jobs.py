@@ -41,7 +41,7 @@ def test_a_model_is_all_that_a_job_needs(tenant: Tenant) -> None:
 def test_the_stored_request_has_its_defaults_and_its_task(tenant: Tenant) -> None:
     stored = _stored(tenant, tenant.job(data={"train": tenant.dataset(IMAGES, LABELS)})).spec
     assert stored["task"] == "classification"
-    assert stored["target"] == {"of": "macs", "keep": 0.5}
+    assert stored["target"] == {"of": "macs", "keep": 0.5, "max_drop": None, "min_agreement": None}
 
 
 @pytest.mark.parametrize(("device", "queue"), [("auto", "cpu"), ("cpu", "cpu"), ("cuda", "gpu")])

@@ -344,3 +344,26 @@ def test_an_int8_form_is_of_an_onnx_file() -> None:
     assert _resolve(quantize=int8, outputs=["onnx"]).quantize == int8
     assert _resolve(quantize=int8).quantize == int8
     assert _resolve(outputs=["pt2"]).quantize is None
+
+
+@pytest.mark.parametrize(
+    ("arrays", "body", "refusal"),
+    [
+        ([IMAGES], {}, ("no_metric", "target.max_drop")),
+        ([IMAGES, LABELS], {"role": "test"}, ("data_missing", "data.train")),
+        (
+            [IMAGES, LABELS],
+            {"ranks": {"selection": "energy"}},
+            ("max_drop_ignored", "ranks.selection"),
+        ),
+    ],
+)
+def test_a_bound_on_the_fall_needs_a_metric_rows_and_a_budget(
+    arrays: list[Document], body: Document, refusal: tuple[str, str]
+) -> None:
+    assert _refused(arrays, target={"max_drop": 0.01}, **body) == refusal
+
+
+def test_half_is_kept_where_nothing_bounds_the_loss() -> None:
+    assert _resolve([IMAGES, LABELS]).target.keep == 0.5
+    assert _resolve([IMAGES, LABELS], target={"max_drop": 0.01}).target.keep is None

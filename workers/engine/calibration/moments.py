@@ -1,6 +1,6 @@
 """Second moments of one weight's inputs and of its outputs' gradients, and the weighting made of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from workers.engine.decomposition.whitening import Root, root, shrink
 from workers.engine.layers.weighting import PLAIN, Weighting
+from workers.engine.memory import Memory
 
 Sides = Literal["none", "inputs", "two_sided"]
 
@@ -101,47 +102,59 @@ class Moments:
         return cls(inputs, total, count, outputs, output_count, bool(tied))
 
 
-def weighting(moments: Moments, sides: Sides, *, centred: bool) -> Weighting:
+def weighting(moments: Moments, sides: Sides, *, centred: bool, memory: Memory | None = None) -> Weighting:
     """The weighting by what was seen: by the inputs alone, or by the gradients too.
 
     The inputs' second moment is taken about their mean where the bias can take the mean up. Both are shrunk,
-    the more the fewer positions were seen than there are dimensions. Nothing seen is no weighting.
+    the more the fewer positions were seen than there are dimensions. Nothing seen is no weighting. What the
+    weightings of different sides have in common is kept in `memory`.
     """
     if sides == "none" or moments.count == 0:
         return PLAIN
-    warnings: list[str] = []
+    memory = memory or Memory()
     mean = moments.total / moments.count if centred else None
-    right = _right(moments, mean, warnings)
+    right = memory.once("right", lambda: _right(moments, mean))
     left = None
     if moments.outputs is not None and (moments.tied or sides == "two_sided"):
-        left = _left(moments.outputs / moments.output_count, moments.output_count, warnings)
-    return Weighting(right, left, mean, tuple(warnings))
+        left = memory.once("left", lambda: _left(moments))
+    warnings = [warning for half in (right, left) if half for warning in half.warnings]
+    return Weighting(right.root, left.root if left else None, mean, tuple(warnings))
 
 
-def _right(moments: Moments, mean: Tensor | None, warnings: list[str]) -> Root:
+@dataclass(frozen=True)
+class _Half:
+    """One side's root, and what the user should hear about it."""
+
+    root: Root
+    warnings: tuple[str, ...]
+
+
+def _right(moments: Moments, mean: Tensor | None) -> _Half:
     raw, n = moments.inputs / moments.count, len(moments.inputs)
     spread = raw if mean is None else raw - torch.outer(mean, mean)
     amount = _shrinkage(_SHRINK_INPUTS, n, moments.count)
-    if moments.count < n:
-        warnings.append(
-            f"calibrated on {moments.count} positions for {n} inputs: "
-            f"their second moment is singular and was shrunk by {amount:.2f}"
-        )
+    thin = (
+        f"calibrated on {moments.count} positions for {n} inputs: "
+        f"their second moment is singular and was shrunk by {amount:.2f}"
+    )
     # Shrunk toward the scale of the uncentred moment: inputs that hardly vary still count.
     identity = raw.mean().expand(n) if raw.ndim == 1 else torch.eye(n, dtype=raw.dtype) * raw.trace() / n
-    return _root((1.0 - amount) * spread + amount * identity, "inputs", warnings)
+    half = _half((1.0 - amount) * spread + amount * identity, "inputs")
+    return replace(half, warnings=(thin, *half.warnings)) if moments.count < n else half
 
 
-def _left(G: Tensor, count: int, warnings: list[str]) -> Root:
-    return _root(shrink(G, _shrinkage(_SHRINK_OUTPUTS, len(G), count)), "gradients", warnings)
+def _left(moments: Moments) -> _Half:
+    if moments.outputs is None:
+        raise ValueError("no gradients were seen")
+    G, count = moments.outputs / moments.output_count, moments.output_count
+    return _half(shrink(G, _shrinkage(_SHRINK_OUTPUTS, len(G), count)), "gradients")
 
 
 def _shrinkage(least: float, dimensions: int, count: int) -> float:
     return max(least, dimensions / (dimensions + count))
 
 
-def _root(C: Tensor, of: str, warnings: list[str]) -> Root:
+def _half(C: Tensor, of: str) -> _Half:
     found = root(C)
-    if found.floored:
-        warnings.append(f"the second moment of the {of} is singular: its root comes from its eigenvalues")
-    return found
+    singular = f"the second moment of the {of} is singular: its root comes from its eigenvalues"
+    return _Half(found, (singular,) if found.floored else ())

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from workers.engine.decomposition.whitening import Root, whitened
+from workers.engine.decomposition.whitening import Root, on_channels
 
 Rebuild = Callable[[Sequence[Tensor]], Tensor]
+Linear = Callable[[Tensor], Tensor]
 
 _SETTLED = 1e-3  # a sweep that gains less than this share of the squared error is the last
 _NOTHING = 1e-10  # as is a step
@@ -25,10 +26,10 @@ def refine(
 ) -> list[Tensor]:
     """Lower ‖Rᵀ (W − Ŵ)₍₁₎ L‖_F from given factors, with (·)₍₁₎ the unfolding whose rows are mode 0.
 
-    For each factor in turn the error is a linear least-squares problem, solved by conjugate gradients (CGLS,
-    Hestenes and Stiefel 1952) from where it stands. Nothing is ever assembled: a step costs one rebuilding,
-    its transpose, and a product with each root. In float64 no step raises the error, so that any number of
-    sweeps is safe.
+    For each factor in turn the error is a linear least-squares problem, solved by conjugate gradients on its
+    normal equations (Hestenes and Stiefel 1952) from where it stands. Nothing is ever assembled: a step costs
+    one rebuilding, its transpose, and a product with each second moment, in W's precision. Each step goes as
+    far as the error falls along it, so that any number of sweeps is safe.
 
     Args:
         factors: the start, of any shapes; a factor of zeros beside another stays zeros.
@@ -44,50 +45,62 @@ def refine(
         new factors, in their dtypes and on their devices.
     """
     refined = [factor.double() for factor in factors]
+    weigh = _weigher(W, right, left)
 
     def remainder() -> Tensor:
-        return whitened((W.double() - rebuild(refined)).flatten(1), right, left)
+        return W.double() - rebuild(refined)
 
-    error = remainder().square().sum()
+    error = _inner(remainder(), weigh(remainder()))
+    least = _NOTHING * _inner(W.double(), weigh(W))  # below, it is rounding
     for _ in range(sweeps):
+        before = error
+        if error <= least:
+            break
         for turn in range(len(refined)):
-            forward = _substituted(refined, rebuild, turn, right, left)
-            refined[turn] = _cgls(forward, refined[turn], remainder(), steps)
-        before, error = error, remainder().square().sum()
+            refined[turn], error = _descend(
+                _substituted(refined, rebuild, turn), weigh, refined[turn], remainder(), error, steps
+            )
         if error >= before * (1.0 - _SETTLED):
             break
     return [new.to(old.dtype) for new, old in zip(refined, factors, strict=True)]
 
 
-def _substituted(
-    factors: Sequence[Tensor], rebuild: Rebuild, turn: int, right: Root | None, left: Root | None
-) -> Callable[[Tensor], Tensor]:
-    """The whitened tensor as a linear function of one factor."""
+def _weigher(W: Tensor, right: Root | None, left: Root | None) -> Linear:
+    """X → G X₍₁₎ C, of W's shape: the gradient of half the squared whitened norm of X."""
+    C, G = (None if half is None else half.C.to(W.dtype) for half in (right, left))
 
-    def forward(factor: Tensor) -> Tensor:
-        substituted = [*factors[:turn], factor, *factors[turn + 1 :]]
-        return whitened(rebuild(substituted).flatten(1), right, left)
+    def weigh(X: Tensor) -> Tensor:
+        rows = X.to(W.dtype).flatten(1)
+        rows = rows if C is None else on_channels(C, rows.T).T
+        rows = rows if G is None else on_channels(G, rows)
+        return rows.reshape(X.shape).double()
 
-    return forward
+    return weigh
 
 
-def _cgls(forward: Callable[[Tensor], Tensor], x: Tensor, remainder: Tensor, steps: int) -> Tensor:
-    """Lower ‖remainder − forward(d)‖ over d, and give x + d.
+def _substituted(factors: Sequence[Tensor], rebuild: Rebuild, turn: int) -> Linear:
+    """The tensor as a linear function of one factor."""
+    return lambda factor: rebuild([*factors[:turn], factor, *factors[turn + 1 :]])
 
-    The step length is an exact line search rather than its textbook equal: the error then falls however much
-    of the directions' conjugacy has been lost to rounding.
-    """
+
+def _descend(
+    forward: Linear, weigh: Linear, x: Tensor, remainder: Tensor, error: Tensor, steps: int
+) -> tuple[Tensor, Tensor]:
+    """Lower the weighted norm of remainder − forward(d) over d; x + d, and the error there."""
     adjoint = torch.func.vjp(forward, x)[1]  # of a linear function it is the same everywhere
-    (gradient,) = adjoint(remainder)
+    (gradient,) = adjoint(weigh(remainder))
     direction = gradient
     for _ in range(steps):
-        change = forward(direction)
-        slope, curvature = (remainder * change).sum(), change.square().sum()
-        if not slope.square() > _NOTHING * curvature * remainder.square().sum():
+        (change,) = adjoint(weigh(forward(direction)))
+        slope, curvature = _inner(gradient, direction), _inner(direction, change)
+        if not slope.square() > _NOTHING * curvature * error:
             break
-        x = x + direction * (slope / curvature)
-        remainder = remainder - change * (slope / curvature)
-        (new,) = adjoint(remainder)
-        direction = new + direction * (new.square().sum() / gradient.square().sum())
+        x, error = x + direction * (slope / curvature), error - slope.square() / curvature
+        new = gradient - change * (slope / curvature)
+        direction = new + direction * (_inner(new, new) / _inner(gradient, gradient))
         gradient = new
-    return x
+    return x, error
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum()

@@ -16,46 +16,54 @@ from math import prod
 
 from torch import Tensor
 
-from workers.engine.decomposition.spectrum import singular_energies
-from workers.engine.decomposition.svd import truncated_svd
+from workers.engine.decomposition.svd import Svd
 from workers.engine.decomposition.whitening import Root
 
 
-def split(
-    W: Tensor, rank: int, axes: Collection[int], *, right: Root | None = None, left: Root | None = None
-) -> tuple[Tensor, Tensor]:
-    """The kernels of two convolutions in a row that come closest to one.
+class Split:
+    """A kernel (C_out, C_in, *k) as those of two convolutions in a row: one truncation for every rank.
 
     Args:
-        W: shape (C_out, C_in, *k).
-        rank: 1 … `full_rank(W.shape, axes)`, where nothing is lost.
-        axes: which of the kernel's axes the first convolution takes; the second takes the others.
+        W: the kernel.
+        axes: which of its axes the first convolution takes; the second takes the others.
         right: the root of the second moment of the first convolution's patches, over C_in and `axes`
             flattened, or of the input channels alone. Over whole patches of k the error is the layer's own.
         left: the root of the output channels' gradient second moment.
 
-    Returns:
-        (rank, C_in, *k with 1 for the other axes) and (C_out, rank, *k with 1 for `axes`), in W's dtype, on
-        its device, balanced. In the norm of the roots no two such kernels come closer.
-
-    Raises:
-        ValueError: the rank is out of range.
+    `energies` are what every rank keeps: the squared singular values, largest first, float64. Their
+    `relative_tails` are the squared relative errors, exactly, for all ranks at once.
     """
-    channels_out, channels_in, *kernel = W.shape
-    A, B = truncated_svd(matrix(W, axes), rank, right=right, left=left)
-    first = B.reshape(rank, channels_in, *(k if axis in axes else 1 for axis, k in enumerate(kernel)))
-    second = A.T.reshape(rank, channels_out, *(1 if axis in axes else k for axis, k in enumerate(kernel)))
-    return first, second.transpose(0, 1).contiguous()
 
+    def __init__(
+        self, W: Tensor, axes: Collection[int], *, right: Root | None = None, left: Root | None = None
+    ) -> None:
+        self._shape, self._axes = W.shape, axes
+        self._svd = Svd(matrix(W, axes), right, left)
 
-def split_energies(
-    W: Tensor, axes: Collection[int], *, right: Root | None = None, left: Root | None = None
-) -> Tensor:
-    """What every rank keeps: the squared singular values behind `split`, largest first, float64.
+    @property
+    def energies(self) -> Tensor:
+        """(`full_rank`,)."""
+        return self._svd.energies
 
-    Their `relative_tails` are its squared relative errors, exactly, for all ranks at once.
-    """
-    return singular_energies(matrix(W, axes), right=right, left=left)
+    def truncated(self, rank: int) -> tuple[Tensor, Tensor]:
+        """The two kernels that come closest to the one: in the norm of the roots no two such come closer.
+
+        Args:
+            rank: 1 … `full_rank(W.shape, axes)`, where nothing is lost.
+
+        Returns:
+            (rank, C_in, *k with 1 for the other axes) and (C_out, rank, *k with 1 for `axes`), in W's dtype,
+            on its device, balanced.
+
+        Raises:
+            ValueError: the rank is out of range.
+        """
+        channels_out, channels_in, *kernel = self._shape
+        sizes, axes = list(enumerate(kernel)), self._axes
+        A, B = self._svd.truncated(rank)
+        first = B.reshape(rank, channels_in, *(k if axis in axes else 1 for axis, k in sizes))
+        second = A.T.reshape(rank, channels_out, *(1 if axis in axes else k for axis, k in sizes))
+        return first, second.transpose(0, 1).contiguous()
 
 
 def full_rank(shape: tuple[int, ...], axes: Collection[int]) -> int:

@@ -20,12 +20,15 @@ Roots = Sequence[Root | None]
 
 @dataclass(frozen=True)
 class Hosvd:
-    """The higher-order SVD of a tensor along its leading modes; serves every choice of ranks.
+    """The higher-order SVD of a tensor W along its leading modes, in the norm of their `roots`; serves every
+    choice of ranks.
 
     `bases`, one per mode, are square with orthonormal columns, most energetic first; `core` is the weighted
-    tensor in their coordinates. All float64.
+    tensor in their coordinates. Both float64.
     """
 
+    W: Tensor
+    roots: Roots
     core: Tensor
     bases: tuple[Tensor, ...]
 
@@ -44,6 +47,16 @@ class Hosvd:
         total = energy.flatten()[-1].clamp_min(torch.finfo(energy.dtype).tiny)
         return (1.0 - energy / total).clamp_min(0.0)
 
+    def truncated(self, ranks: Sequence[int]) -> tuple[Tensor, ...]:
+        """Core and factors by HOOI from here, as `full_tucker` gives them; raises what it raises."""
+        sizes = tuple(self.W.shape[: len(self.roots)])
+        if not all(1 <= rank <= size for rank, size in zip(ranks, sizes, strict=True)):
+            raise ValueError(f"ranks {tuple(ranks)} are outside 1 … {sizes}")
+        turned = zip(self.bases, _hooi(self.core, ranks), self.roots, strict=True)
+        pairs = [_unweighted(basis @ turn, root) for basis, turn, root in turned]
+        core = _project(self.W.double(), [dual for _, dual in pairs])
+        return core.to(self.W.dtype), *(factor.to(self.W.dtype) for factor, _ in pairs)
+
 
 def hosvd(W: Tensor, roots: Roots = (None, None)) -> Hosvd:
     """The higher-order SVD (De Lathauwer 2000) along the leading modes of W, one for each root.
@@ -54,7 +67,7 @@ def hosvd(W: Tensor, roots: Roots = (None, None)) -> Hosvd:
     """
     weighted = whitened_modes(W, roots)
     bases = tuple(left_basis(unfold(weighted, mode))[0] for mode in range(len(roots)))
-    return Hosvd(_project(weighted, bases), bases)
+    return Hosvd(W, roots, _project(weighted, bases), bases)
 
 
 def tucker2(
@@ -78,7 +91,7 @@ def tucker2(
     Raises:
         ValueError: a rank is out of range.
     """
-    core, factor_out, factor_in = _tucker(W, ranks, (left, right))
+    core, factor_out, factor_in = hosvd(W, (left, right)).truncated(ranks)
     return core, factor_out, factor_in
 
 
@@ -97,20 +110,7 @@ def full_tucker(W: Tensor, ranks: Sequence[int], *, roots: Roots | None = None) 
     Raises:
         ValueError: a rank is out of range.
     """
-    return _tucker(W, ranks, (None,) * W.ndim if roots is None else roots)
-
-
-def _tucker(W: Tensor, ranks: Sequence[int], roots: Roots) -> tuple[Tensor, ...]:
-    sizes = tuple(W.shape[: len(roots)])
-    if not all(1 <= rank <= size for rank, size in zip(ranks, sizes, strict=True)):
-        raise ValueError(f"ranks {tuple(ranks)} are outside 1 … {sizes}")
-    start = hosvd(W, roots)
-    turns = _hooi(start.core, ranks)
-    pairs = [
-        _unweighted(basis @ turn, root) for basis, turn, root in zip(start.bases, turns, roots, strict=True)
-    ]
-    core = _project(W.double(), [dual for _, dual in pairs])
-    return core.to(W.dtype), *(factor.to(W.dtype) for factor, _ in pairs)
+    return hosvd(W, (None,) * W.ndim if roots is None else roots).truncated(ranks)
 
 
 def _hooi(core: Tensor, ranks: Sequence[int]) -> list[Tensor]:

@@ -1,7 +1,8 @@
 """Square roots of second moments: they turn a data-aware error into a plain Frobenius norm."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -9,20 +10,27 @@ from torch import Tensor
 # A direction whose energy is below this share of the largest is rounding, not data. An inverse of the root of
 # what remains still leaves ten digits of a product with it.
 _FLOOR = 1e-12
+_ITERATIONS = 8
 
 
 @dataclass(frozen=True)
 class Root:
     """A square root of a symmetric positive semidefinite matrix C (n, n). All float64.
 
-    `L` (n, n) with C = L Lᵀ; `inverse` (n, n) its inverse, or pseudo-inverse on the support of a singular C.
-    A diagonal C has its root and inverse as diagonals, (n,): nothing of n × n is ever made.
-    `floored` says that C was numerically singular: the smallest directions were taken to be zero.
+    `L` (n, n) with C = L Lᵀ. A diagonal C has its root and inverse as diagonals, (n,): nothing of n × n is
+    ever made. `floored` says that C was numerically singular: the smallest directions were taken to be zero.
     """
 
+    C: Tensor
     L: Tensor
-    inverse: Tensor
     floored: bool
+    invert: Callable[[], Tensor]
+
+    @cached_property
+    def inverse(self) -> Tensor:
+        """(n, n): L⁻¹, or its pseudo-inverse on the support of a singular C. Made when first asked for: most
+        decompositions need none of a large root."""
+        return self.invert()
 
 
 def root(C: Tensor) -> Root:
@@ -37,27 +45,50 @@ def root(C: Tensor) -> Root:
     """
     C = _checked(C)
     if C.ndim == 1:
-        return _root_of_diagonal(C)
+        scales = _scales(C)
+        return Root(C, scales.of, scales.floored, lambda: scales.inverse)
     L, info = torch.linalg.cholesky_ex(C)
-    if not info:
-        inverse = torch.linalg.solve_triangular(
-            L, torch.eye(len(C), dtype=C.dtype, device=C.device), upper=False
-        )
-        if L.norm() * inverse.norm() <= len(C) / _FLOOR**0.5:
-            return Root(L, inverse, floored=False)
-    return _root_of_support(C)
+    if info or _condition(C, L) > len(C) / _FLOOR:
+        return _root_of_support(C)
+    return Root(C, L, False, lambda: _inverse(L))
+
+
+def _inverse(L: Tensor) -> Tensor:
+    one = torch.eye(len(L), dtype=L.dtype, device=L.device)
+    inverse: Tensor = torch.linalg.solve_triangular(L, one, upper=False)
+    return inverse
+
+
+def _condition(C: Tensor, L: Tensor) -> float:
+    """The trace of C over its smallest eigenvalue, by inverse iteration: no less than the condition number.
+
+    A few steps serve: what matters is the order of magnitude.
+    """
+    generator = torch.Generator(C.device).manual_seed(0)
+    x = torch.randn(len(C), 1, dtype=C.dtype, device=C.device, generator=generator)
+    for _ in range(_ITERATIONS):
+        x = torch.cholesky_solve(x / x.norm(), L)
+    return float(C.trace() * x.norm())
+
+
+@dataclass(frozen=True)
+class _Scales:
+    of: Tensor
+    inverse: Tensor
+    floored: bool
 
 
 def _root_of_support(C: Tensor) -> Root:
     energies, U = torch.linalg.eigh(C)
-    scales = _root_of_diagonal(energies)
-    return Root(U * scales.L, (U * scales.inverse).T, floored=True)
+    scales = _scales(energies)
+    return Root(C, U * scales.of, True, lambda: (U * scales.inverse).T)
 
 
-def _root_of_diagonal(energies: Tensor) -> Root:
+def _scales(energies: Tensor) -> _Scales:
+    """The roots of eigenvalues, and their inverses on the support."""
     support = energies > energies.max().clamp_min(torch.finfo(energies.dtype).tiny) * _FLOOR
     scale = energies.where(support, 0.0).sqrt()
-    return Root(scale, 1.0 / scale.where(support, torch.inf), floored=not bool(support.all()))
+    return _Scales(scale, 1.0 / scale.where(support, torch.inf), not bool(support.all()))
 
 
 def shrink(C: Tensor, amount: float) -> Tensor:

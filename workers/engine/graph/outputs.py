@@ -6,6 +6,7 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from workers.engine.graph.network import Network
+from workers.engine.graph.shapes import shapes
 
 OutputKind = Literal["logits", "probabilities", "log_probabilities"]
 
@@ -38,6 +39,17 @@ def outputs_are(network: Network) -> OutputKind:
     if name == "exp" and inner in ("log_softmax", "_log_softmax"):
         return "probabilities"
     return "logits"
+
+
+_SCORES = {"linear", "addmm", "mm", "matmul", "conv1d", "conv2d", "conv3d"}
+
+
+def rank_classes(network: Network) -> bool:
+    """Whether the first output, (rows, scores), seems to hold one for each class: a softmax, or what a last
+    layer of weights gives. Embeddings are mostly pooled or normalised after theirs."""
+    output = _first_output(network)
+    scores = outputs_are(network) != "logits" or _name(_producer(output)) in _SCORES
+    return scores and len(shapes(network)[output.name]) == 2
 
 
 def _first_output(network: Network) -> Node:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from workers.engine.decomposition.spectrum import relative_tails, singular_energies
-from workers.engine.decomposition.svd import truncated_svd
+from workers.engine.decomposition.spectrum import relative_tails
+from workers.engine.decomposition.svd import Svd
 from workers.engine.decomposition.whitening import Root, root
 from workers.engine.graph import surgery
 from workers.engine.layers.base import Factorization, Layer, Rewritten, Site
@@ -208,7 +208,7 @@ class JointSvdFactorization(Factorization[AttentionPair]):
 
     @cached_property
     def _tails(self) -> list[float]:
-        energies = [singular_energies(W, right=right, left=left) for W, right, left in self._heads()]
+        energies = [svd.energies for svd in self._svds]
         tails: list[float] = relative_tails(torch.stack(energies).sum(0)).tolist()
         return tails
 
@@ -225,7 +225,7 @@ class JointSvdFactorization(Factorization[AttentionPair]):
     def rewrite(self, rank: tuple[int, ...]) -> Rewritten:
         """Narrower projections and smaller heads."""
         layer, n = self.layer, self.layer.widths[0]
-        factors = [truncated_svd(W, rank[0], right=right, left=left) for W, right, left in self._heads()]
+        factors = [svd.truncated(rank[0]) for svd in self._svds]
         firsts = torch.stack([B for _, B in factors])
         seconds = torch.stack([A.T @ S for (A, _), S in zip(factors, layer.seconds, strict=True)])
         rebuilt = torch.cat([(A.double() @ B.double()).to(A.dtype) for A, B in factors])
@@ -234,6 +234,11 @@ class JointSvdFactorization(Factorization[AttentionPair]):
             surgery.tensor_of(layer.site.module, layer.site.bias).data.copy_(rebuilt[:, n])
         layer.insert(firsts[..., :n], firsts[..., n] if layer.takes_mean else None, seconds)
         return Rewritten(rebuilt[:, :n], warnings)
+
+    @property
+    def _svds(self) -> list[Svd]:
+        """One for each head."""
+        return self.layer.memory.once(self.method, lambda: [Svd(*head) for head in self._heads()])
 
     def _heads(self) -> Iterator[tuple[Tensor, Root | None, Root]]:
         """For each head the first weight with its bias as a column, and the roots that weight it."""
@@ -261,8 +266,11 @@ def _with_one(half: Root, mean: Tensor | None) -> Root:
     mean = half.L.new_zeros(n) if mean is None else mean
     last = torch.eye(n + 1, dtype=half.L.dtype, device=half.L.device)[n:]
     L = torch.cat([torch.cat([half.L, mean[:, None]], 1), last])
-    inverse = torch.cat([torch.cat([half.inverse, -(half.inverse @ mean)[:, None]], 1), last])
-    return Root(L, inverse, half.floored)
+
+    def inverse() -> Tensor:
+        return torch.cat([torch.cat([half.inverse, -(half.inverse @ mean)[:, None]], 1), last])
+
+    return Root(L @ L.T, L, half.floored, inverse)
 
 
 def _size(module: Any, node: Node | None) -> int:

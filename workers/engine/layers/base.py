@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 
 from workers.engine.graph import surgery
 from workers.engine.layers.weighting import PLAIN, Weighting
+from workers.engine.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,10 @@ class Layer(ABC):
 
     `reason` says why the layer must stay dense; None where it may be factorized. `weigh` gives what the
     calibration knows about this weight; it is called when needed and its result not kept, because it is
-    large. `sensitivity` predicts the whole network's divergence from a form's error, where that was measured.
+    large. `memory` is for what follows from the weight and its weighting alone, whatever the rank. Where
+    `polished` is false, factors that are no optimum of the weighting's norm are left as they are: refining
+    them takes most of the time. `sensitivity` predicts the whole network's divergence from a form's error,
+    where that was measured.
 
     Where the inputs are `one_hot`, `vectors` gives how often each occurred, (n,), and their second moment is
     that, as a diagonal.
@@ -87,6 +91,8 @@ class Layer(ABC):
         self.sites = sites
         self.reason = reason
         self.weigh: Callable[[], Weighting] = lambda: PLAIN
+        self.memory = Memory()
+        self.polished = True
         self.sensitivity: Callable[[float], float] | None = None
 
     @property
@@ -125,11 +131,6 @@ class Layer(ABC):
     @abstractmethod
     def macs(self) -> int:
         """Multiply-accumulates of the dense layer for batch 1, all calls together."""
-
-    @property
-    def worthwhile(self) -> bool:
-        """Whether a factorization is known to pay in time; other layers are taken only when they must be."""
-        return True
 
     @cached_property
     def methods(self) -> "dict[str, Factorization[Any]]":

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from workers.engine.decomposition.spectrum import relative_tails, singular_energies
-from workers.engine.decomposition.svd import truncated_svd
+from workers.engine.decomposition.spectrum import relative_tails
+from workers.engine.decomposition.svd import Svd
 from workers.engine.decomposition.tensor_train import Sizes, factor_shape
 from workers.engine.decomposition.tensor_train import macs as train_macs
 from workers.engine.graph import surgery
@@ -63,6 +63,16 @@ class MatrixLayer(Layer):
         return SvdFactorization(self), MatrixTrainFactorization(self)
 
 
+def whole_svd(layer: Layer) -> Svd:
+    """That of a layer's matrix, in the norm of its weighting."""
+
+    def compute() -> Svd:
+        weighting = layer.weigh()
+        return Svd(layer.matrix, weighting.right, weighting.left)
+
+    return layer.memory.once("svd", compute)
+
+
 class SvdFactorization(Factorization[MatrixLayer]):
     """Truncated SVD, whitened by what the calibration knows: r (m + n) weights instead of m n."""
 
@@ -78,11 +88,13 @@ class SvdFactorization(Factorization[MatrixLayer]):
         """The matrix."""
         return ([self.layer.matrix],)
 
+    @property
+    def _svd(self) -> Svd:
+        return whole_svd(self.layer)
+
     @cached_property
     def _tails(self) -> list[float]:
-        weighting = self.layer.weigh()
-        energies = singular_energies(self.layer.matrix, right=weighting.right, left=weighting.left)
-        tails: list[float] = relative_tails(energies).tolist()
+        tails: list[float] = relative_tails(self._svd.energies).tolist()
         return tails
 
     def cost(self, rank: tuple[int, ...]) -> tuple[int, int]:
@@ -96,7 +108,7 @@ class SvdFactorization(Factorization[MatrixLayer]):
     def rewrite(self, rank: tuple[int, ...]) -> Rewritten:
         """Two calls instead of one."""
         layer, weighting = self.layer, self.layer.weigh()
-        A, B = truncated_svd(layer.matrix, rank[0], right=weighting.right, left=weighting.left)
+        A, B = self._svd.truncated(rank[0])
         rebuilt = (A.double() @ B.double()).to(A.dtype)
         layer.correct(rebuilt)
         factors = {"left": layer.shaped(A), "right": layer.shaped(B)}

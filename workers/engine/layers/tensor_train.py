@@ -79,7 +79,7 @@ class TrainFactorization(Factorization[L]):
             return rebuild(cores)[: len(W)]
 
         cores = list(tensor_train(W, self.rows, self.columns, rank))
-        if weighting.right is not None or weighting.left is not None:
+        if self.layer.polished and (weighting.right is not None or weighting.left is not None):
             cores = refine(cores, rebuilt, W, right=weighting.right, left=weighting.left)
         return cores, rebuilt([core.double() for core in cores]).to(W.dtype)
 

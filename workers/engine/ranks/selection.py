@@ -6,7 +6,6 @@ They see the weights, and the data only through the layers' weightings.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Any, Literal
 
 from workers.engine.decomposition.spectrum import singular_energies
@@ -182,9 +181,9 @@ class _Menu:
         self._of = of
         self._forms: dict[int, list[Form]] = {}
 
-    def options(self, step: int | None) -> list[tuple[Option, Form | None]]:
+    def options(self, step: int) -> list[tuple[Option, Form | None]]:
         """Dense always, and the undominated forms on the grid of `step`."""
-        forms = self._on_grid(step) if step else []
+        forms = self._on_grid(step)
         options = [Option(_cost_of_form(form, self._of), self._loss(form)) for form in forms]
         dense = Option(_cost(self.layer, self._of), 0.0)
         return [
@@ -205,28 +204,25 @@ class _Menu:
 
 
 def _least_loss(menus: Sequence[_Menu], budget: int, tolerance: int) -> list[Form | None]:
-    """Finer ranks only where coarse ones miss the budget; narrow layers only where wide ones do not do."""
+    """Finer ranks only where coarse ones miss the budget."""
     best: list[Form | None] | None = None
     failure = UnreachableBudgetError(0)
-    for narrow, step in product((False, True), _STEPS):
-        if not narrow and step != _STEPS[0] and best is None:
-            continue  # the wide layers alone would need ranks under eight: let the narrow ones help
+    for step in _STEPS:
         try:
-            chosen, left = _allocate(menus, budget, step, narrow)
+            best, left = _allocate(menus, budget, step)
         except UnreachableBudgetError as error:
             failure = error
             continue
-        best = chosen
-        if left <= tolerance or not any(chosen):
+        if left <= tolerance or not any(best):
             break
     if best is None:
         raise failure
     return best
 
 
-def _allocate(menus: Sequence[_Menu], budget: int, step: int, narrow: bool) -> tuple[list[Form | None], int]:
+def _allocate(menus: Sequence[_Menu], budget: int, step: int) -> tuple[list[Form | None], int]:
     """The forms chosen and what is left of the budget."""
-    offers = [menu.options(step if narrow or menu.layer.worthwhile else None) for menu in menus]
+    offers = [menu.options(step) for menu in menus]
     picks = allocate([[option for option, _ in offer] for offer in offers], budget)
     picked = [offer[pick] for offer, pick in zip(offers, picks, strict=True)]
     return [form for _, form in picked], budget - sum(option.cost for option, _ in picked)

@@ -10,7 +10,7 @@ from torch.nn.functional import conv2d
 
 from tests.workers.engine.decomposition.conformance import DecompositionConformance, Ranks, moment
 from workers.engine.decomposition.spectrum import relative_tails
-from workers.engine.decomposition.splitting import full_rank, split, split_energies
+from workers.engine.decomposition.splitting import Split, full_rank
 from workers.engine.decomposition.whitening import Root, root
 
 _METHODS = {"channel": (0, 1), "mirror": (), "spatial": (0,), "horizontal first": (1,)}
@@ -39,7 +39,7 @@ class TestSpatialSvd(DecompositionConformance):
 
     def factors(self, W: Tensor, ranks: Ranks) -> tuple[Tensor, ...]:
         right, left = self.roots(tuple(W.shape))
-        return split(W, ranks[0], self.axes, right=right, left=left)
+        return Split(W, self.axes, right=right, left=left).truncated(ranks[0])
 
     def rebuild(self, factors: tuple[Tensor, ...]) -> Tensor:
         return torch.einsum("ri...,or...->oi...", *factors)
@@ -91,7 +91,7 @@ def test_the_two_kernels_do_what_one_did_with_the_stride_of_their_axes(axes: tup
     W = torch.randn(5, 4, 3, 2, generator=generator).double()
     x = torch.randn(2, 4, 9, 11, generator=generator).double()
     stride, padding, dilation = (2, 3), (2, 1), (2, 1)
-    first, second = split(W, full_rank(tuple(W.shape), axes), axes)
+    first, second = Split(W, axes).truncated(full_rank(tuple(W.shape), axes))
 
     def only(values: tuple[int, int], mine: bool, neutral: int) -> list[int]:
         return [value if (axis in axes) is mine else neutral for axis, value in enumerate(values)]
@@ -107,10 +107,10 @@ def test_one_spectrum_tells_the_error_of_every_rank(axes: tuple[int, ...]) -> No
     W = torch.randn(4, 5, 3, 3, generator=torch.Generator().manual_seed(5)).double()
     right, left = root(moment(5, samples=30)), root(moment(4, samples=30, seed=1))
     total = _weighted(W, right, left).square().sum()
-    tails = relative_tails(split_energies(W, axes, right=right, left=left))
+    tails = relative_tails(Split(W, axes, right=right, left=left).energies)
     assert len(tails) == full_rank((4, 5, 3, 3), axes) + 1
     for rank in range(1, len(tails)):
-        first, second = split(W, rank, axes, right=right, left=left)
+        first, second = Split(W, axes, right=right, left=left).truncated(rank)
         rebuilt = torch.einsum("ri...,or...->oi...", first, second)
         error = _weighted(W - rebuilt, right, left).square().sum() / total
         torch.testing.assert_close(tails[rank], error, rtol=1e-6, atol=1e-9)
@@ -125,8 +125,8 @@ def test_patches_make_the_least_error_of_the_outputs() -> None:
     wanted = conv2d(x, W)
     errors = {}
     for name, right in roots.items():
-        first, second = split(W, 2, (0, 1), right=right)
+        first, second = Split(W, (0, 1), right=right).truncated(2)
         errors[name] = float((conv2d(conv2d(x, first), second) - wanted).square().sum())
-    discarded = split_energies(W, (0, 1), right=roots["patches"])[2:].sum()
+    discarded = Split(W, (0, 1), right=roots["patches"]).energies[2:].sum()
     assert errors["patches"] == pytest.approx(float(discarded))
     assert errors["patches"] < min(errors["none"], errors["channels"])

@@ -3,14 +3,11 @@
 from collections.abc import Iterator
 from math import prod
 
-from torch import Tensor
-
 from workers.engine.decomposition.cp import as_convolutions, cp, cp_errors, full_rank
 from workers.engine.decomposition.whitening import Root
 from workers.engine.layers.conv.chain import Chain, Stage, pointwise
 from workers.engine.layers.conv.factorization import ChainFactorization, Fit, Rank
 from workers.engine.layers.conv.layer import ConvLayer
-from workers.engine.layers.weighting import Weighting
 
 # Every rank needs a fit of its own: a handful, as shares of the rank whose factors cost what the kernel does.
 _SHARES = (0.15, 0.3, 0.5, 0.75)
@@ -57,13 +54,14 @@ class CpFactorization(ChainFactorization):
         """What a few sweeps reach: the fit comes to that or less."""
         [terms] = rank
         if terms not in self._errors:
-            kernel, weighting = self.layer.kernels[0].flatten(2), self.layer.weigh()
-            [self._errors[terms]] = cp_errors(kernel, [terms], roots=self._roots(weighting))
+            kernel = self.layer.kernels[0].flatten(2)
+            [self._errors[terms]] = cp_errors(kernel, [terms], roots=self._roots)
         return self._errors[terms]
 
-    def decompose(self, kernel: Tensor, rank: Rank, weighting: Weighting) -> Fit:
+    def decompose(self, group: int, rank: Rank) -> Fit:
         """The three kernels, in order; a degenerate fit is made anew with a larger ridge, and says so."""
-        found = cp(kernel.flatten(2), rank[0], ridge=_RIDGE, roots=self._roots(weighting))
+        kernel = self.layer.kernels[group].flatten(2)
+        found = cp(kernel, rank[0], ridge=_RIDGE, roots=self._roots)
         kernels = as_convolutions(found.factors, self.layer.kernel)
         if found.ridge <= _RIDGE:
             return Fit(kernels)
@@ -72,5 +70,6 @@ class CpFactorization(ChainFactorization):
         )
         return Fit(kernels, (warning,))
 
-    def _roots(self, weighting: Weighting) -> tuple[Root | None, Root | None]:
-        return weighting.left, self.right(weighting, ())
+    @property
+    def _roots(self) -> tuple[Root | None, Root | None]:
+        return self.layer.weigh().left, self.right(())

@@ -40,7 +40,7 @@ class ConvFactorization(Factorization[ConvLayer]):
     """
 
     @abstractmethod
-    def decompose(self, kernel: Tensor, rank: Rank, weighting: Weighting) -> Fit:
+    def decompose(self, group: int, rank: Rank) -> Fit:
         """One group's factors."""
 
     @abstractmethod
@@ -66,7 +66,7 @@ class ConvFactorization(Factorization[ConvLayer]):
     def rewrite(self, rank: Rank) -> Rewritten:
         """The factors of every group, refined; stored together and put in the place of every call."""
         layer, weighting = self.layer, self.layer.weigh()
-        fits = [self._refined(kernel, rank, weighting) for kernel in layer.kernels]
+        fits = [self._refined(group, rank, weighting) for group in range(layer.groups)]
         kernels = [self.rebuild(rank, fit.factors) for fit in fits]
         weight = layer.stored(kernels, layer.axes)
         layer.correct(side_by_side(torch.stack(kernels)))
@@ -75,14 +75,14 @@ class ConvFactorization(Factorization[ConvLayer]):
         warnings = dict.fromkeys(warning for fit in fits for warning in fit.warnings)
         return Rewritten(weight, (*weighting.warnings, *warnings))
 
-    def _refined(self, kernel: Tensor, rank: Rank, weighting: Weighting) -> Fit:
-        start = self.decompose(kernel, rank, weighting)
-        if self.exact or not self._over_patches(weighting):
+    def _refined(self, group: int, rank: Rank, weighting: Weighting) -> Fit:
+        start = self.decompose(group, rank)
+        if self.exact or not self.layer.polished or not self._over_patches(weighting):
             return start
         refined = refine(
             start.factors,
             lambda factors: self.rebuild(rank, factors),
-            kernel,
+            self.layer.kernels[group],
             right=weighting.right,
             left=weighting.left,
             sweeps=_SWEEPS,
@@ -97,7 +97,7 @@ class ConvFactorization(Factorization[ConvLayer]):
         if self.exact or not self._over_patches(weighting):
             return 1.0
         rank = tuple((most + 2) // 3 for most in self.max_rank)
-        fits = (self.decompose(kernel, rank, weighting) for kernel in layer.kernels)
+        fits = (self.decompose(group, rank) for group in range(layer.groups))
         kernels = torch.stack([self.rebuild(rank, fit.factors) for fit in fits])
         W, right, left = layer.matrix.double(), weighting.right, weighting.left
         lost = whitened(W - side_by_side(kernels).double(), right, left).square().sum()
@@ -107,11 +107,13 @@ class ConvFactorization(Factorization[ConvLayer]):
     def _over_patches(self, weighting: Weighting) -> bool:
         return weighting.right is not None and len(weighting.right.L) > self.layer.shape[2]
 
-    def right(self, weighting: Weighting, axes: Sequence[int]) -> Root | None:
+    def right(self, axes: Sequence[int]) -> Root | None:
         """The inputs' root over channels and, where the weighting has them, the taps of `axes`."""
-        if weighting.right is None or not self._over_patches(weighting):
-            return weighting.right
-        return marginal(weighting.right, self.layer.kernel, axes)
+        weighting = self.layer.weigh()
+        whole = weighting.right
+        if whole is None or not self._over_patches(weighting):
+            return whole
+        return self.layer.memory.once(("right", *axes), lambda: marginal(whole, self.layer.kernel, axes))
 
 
 class ChainFactorization(ConvFactorization):

@@ -13,9 +13,6 @@ from workers.engine.layers.conv.split import (
 )
 from workers.engine.layers.conv.tucker import FullTuckerFactorization, TuckerFactorization
 
-# Below 32 channels the three calls cost what the arithmetic saves (measured on a CPU: 0.85–1.04 × at 16).
-_WORTHWHILE_CHANNELS = 32
-
 
 class PointwiseConvLayer(ConvLayer):
     """A convolution whose kernel is 1×1: a matrix at every pixel."""
@@ -27,11 +24,6 @@ class PointwiseConvLayer(ConvLayer):
 
 class KernelConvLayer(ConvLayer):
     """A convolution whose kernel has several taps."""
-
-    @property
-    def worthwhile(self) -> bool:
-        """Whether the layer is wide enough for three calls to beat one."""
-        return min(self.shape[1:3]) >= _WORTHWHILE_CHANNELS
 
     def factorizations(self) -> tuple[Factorization[Any], ...]:
         """By channels always, by axes where there are two; on every mode if it is ordinary and one group."""

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from workers.engine.decomposition.spectrum import relative_tails
-from workers.engine.decomposition.splitting import full_rank, matrix, split, split_energies
+from workers.engine.decomposition.splitting import Split, full_rank, matrix
 from workers.engine.layers.conv.chain import Chain, Stage
 from workers.engine.layers.conv.factorization import ChainFactorization, Fit, Rank
-from workers.engine.layers.weighting import Weighting
 
 
 class SplitFactorization(ChainFactorization):
@@ -54,21 +53,23 @@ class SplitFactorization(ChainFactorization):
         """The discarded tail of the spectrum."""
         return self._tails[rank[0]]
 
-    def decompose(self, kernel: Tensor, rank: Rank, weighting: Weighting) -> Fit:
+    def decompose(self, group: int, rank: Rank) -> Fit:
         """The two kernels, in order."""
-        right = self.right(weighting, self.first)
-        return Fit(split(kernel, rank[0], self.first, right=right, left=weighting.left))
+        return Fit(self._splits[group].truncated(rank[0]))
+
+    @property
+    def _splits(self) -> list[Split]:
+        return self.layer.memory.once(self.method, self._split)
+
+    def _split(self) -> list[Split]:
+        """Every group's."""
+        right, left = self.right(self.first), self.layer.weigh().left
+        return [Split(kernel, self.first, right=right, left=left) for kernel in self.layer.kernels]
 
     @cached_property
     def _tails(self) -> list[float]:
-        weighting = self.layer.weigh()
-        right = self.right(weighting, self.first)
-        spectra = [
-            split_energies(kernel, self.first, right=right, left=weighting.left)
-            for kernel in self.layer.kernels
-        ]
         # Every group keeps as many: the sum of the sorted spectra has the sum of their tails.
-        energies = torch.stack(spectra).sum(0)
+        energies = torch.stack([split.energies for split in self._splits]).sum(0)
         tails: list[float] = relative_tails(energies).tolist()
         return tails
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from workers.engine.decomposition.tucker import full_tucker, hosvd, tucker2, unfold
+from workers.engine.decomposition.tucker import Hosvd, hosvd, unfold
 from workers.engine.decomposition.whitening import Root
 from workers.engine.graph import surgery
 from workers.engine.layers.base import Factors, Site
@@ -17,7 +17,6 @@ from workers.engine.layers.conv import chain
 from workers.engine.layers.conv.chain import Chain, Stage, pointwise
 from workers.engine.layers.conv.factorization import ChainFactorization, ConvFactorization, Fit, Rank
 from workers.engine.layers.conv.layer import ConvLayer
-from workers.engine.layers.weighting import Weighting
 
 aten = torch.ops.aten
 
@@ -53,17 +52,24 @@ class TuckerFactorization(ChainFactorization):
         """The discarded energy of the higher-order spectrum."""
         return self._errors[rank[0] - 1][rank[1] - 1]
 
-    def decompose(self, kernel: Tensor, rank: Rank, weighting: Weighting) -> Fit:
+    def decompose(self, group: int, rank: Rank) -> Fit:
         """The three kernels, in order."""
-        right, ones = self.right(weighting, ()), tuple(1 for _ in self.layer.axes)
-        core, last, first = tucker2(kernel, (rank[0], rank[1]), right=right, left=weighting.left)
+        ones = tuple(1 for _ in self.layer.axes)
+        core, last, first = self._hosvds[group].truncated(rank)
         return Fit((first.T.reshape(rank[1], -1, *ones), core, last.reshape(-1, rank[0], *ones)))
+
+    @property
+    def _hosvds(self) -> list[Hosvd]:
+        return self.layer.memory.once(self.method, self._hosvd)
+
+    def _hosvd(self) -> list[Hosvd]:
+        """Every group's, along its channels."""
+        roots = (self.layer.weigh().left, self.right(()))
+        return [hosvd(kernel, roots) for kernel in self.layer.kernels]
 
     @cached_property
     def _errors(self) -> list[list[float]]:
-        weighting = self.layer.weigh()
-        roots = (weighting.left, self.right(weighting, ()))
-        found = [hosvd(kernel, roots) for kernel in self.layer.kernels]
+        found = self._hosvds
         energies = torch.stack([each.core.square().sum() for each in found])
         shares = energies / energies.sum().clamp_min(torch.finfo(energies.dtype).tiny)
         of_group = torch.stack([each.relative_errors() for each in found])
@@ -109,9 +115,9 @@ class FullTuckerFactorization(ConvFactorization):
         """The discarded energy of the higher-order spectrum."""
         return float(self._errors[tuple(r - 1 for r in rank)])
 
-    def decompose(self, kernel: Tensor, rank: Rank, weighting: Weighting) -> Fit:
+    def decompose(self, group: int, rank: Rank) -> Fit:
         """Core (*rank), then per mode a factor (size, rank)."""
-        return Fit(full_tucker(kernel, rank, roots=self._roots(weighting)))
+        return Fit(self._hosvd.truncated(rank))
 
     def rebuild(self, rank: Rank, factors: Sequence[Tensor]) -> Tensor:
         """The core times the factor of every mode."""
@@ -141,9 +147,14 @@ class FullTuckerFactorization(ConvFactorization):
         weights = [factors["factor_in"], core, factors["factor_out"]]
         return chain.insert(self.layer, site, _chain(self.layer, rank), weights)
 
+    @property
+    def _hosvd(self) -> Hosvd:
+        return self.layer.memory.once(self.method, lambda: hosvd(self.layer.kernels[0], self._roots))
+
     @cached_property
     def _errors(self) -> Tensor:
-        return hosvd(self.layer.kernels[0], self._roots(self.layer.weigh())).relative_errors()
+        return self._hosvd.relative_errors()
 
-    def _roots(self, weighting: Weighting) -> list[Root | None]:
-        return [weighting.left, self.right(weighting, ()), *(None for _ in self.layer.axes)]
+    @property
+    def _roots(self) -> list[Root | None]:
+        return [self.layer.weigh().left, self.right(()), *(None for _ in self.layer.axes)]

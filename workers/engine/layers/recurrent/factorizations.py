@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from workers.engine.decomposition.cp import cp, cp_errors, full_rank
-from workers.engine.decomposition.spectrum import relative_tails, singular_energies
-from workers.engine.decomposition.svd import truncated_svd
-from workers.engine.decomposition.tucker import full_tucker, hosvd, unfold
+from workers.engine.decomposition.spectrum import relative_tails
+from workers.engine.decomposition.tucker import Hosvd, hosvd, unfold
 from workers.engine.decomposition.whitening import Root
 from workers.engine.graph import surgery
 from workers.engine.layers.base import Factorization, Rewritten
+from workers.engine.layers.matrix import whole_svd
 from workers.engine.layers.recurrent.layer import GateLayer
 from workers.engine.layers.recurrent.maps import CpMap, GateMap, MatrixMap, TuckerMap
 
@@ -49,9 +49,7 @@ class Svd(Factorization[GateLayer]):
 
     @cached_property
     def _tails(self) -> list[float]:
-        weighting = self.layer.weigh()
-        energies = singular_energies(self.layer.matrix, right=weighting.right, left=weighting.left)
-        tails: list[float] = relative_tails(energies).tolist()
+        tails: list[float] = relative_tails(whole_svd(self.layer).energies).tolist()
         return tails
 
     def cost(self, rank: tuple[int, ...]) -> tuple[int, int]:
@@ -67,7 +65,7 @@ class Svd(Factorization[GateLayer]):
     def rewrite(self, rank: tuple[int, ...]) -> Rewritten:
         """The left factors are the calls' new matrices."""
         layer, weighting = self.layer, self.layer.weigh()
-        A, B = truncated_svd(layer.matrix, rank[0], right=weighting.right, left=weighting.left)
+        A, B = whole_svd(layer).truncated(rank[0])
         maps, project = split_svd(layer, A, B, range(len(layer.paths)))
         layer.put(maps, project)
         return Rewritten((A.double() @ B.double()).to(A.dtype), weighting.warnings)
@@ -134,9 +132,13 @@ class Tucker(_GateModeFactorization):
         coarse = [-(-most // (_FINEST * step)) * step for most in long]
         return product(range(1, gates + 1), *(range(c, m + 1, c) for c, m in zip(coarse, long, strict=True)))
 
+    @property
+    def _hosvd(self) -> Hosvd:
+        return self.layer.memory.once("hosvd", lambda: hosvd(self._tensor, self._roots))
+
     @cached_property
     def _errors(self) -> Tensor:
-        return hosvd(self._tensor, self._roots).relative_errors()
+        return self._hosvd.relative_errors()
 
     def cost(self, rank: tuple[int, ...]) -> tuple[int, int]:
         """Core and three factors; the core and the hidden factor work for each weight anew."""
@@ -153,7 +155,7 @@ class Tucker(_GateModeFactorization):
     def rewrite(self, rank: tuple[int, ...]) -> Rewritten:
         """Three maps instead of one, for each weight."""
         layer = self.layer
-        core, gate, hidden, inputs = full_tucker(self._tensor, rank, roots=self._roots)
+        core, gate, hidden, inputs = self._hosvd.truncated(rank)
         factors = {"factor_in": inputs.T, "core": core.flatten(0, 1), "factor_out": hidden}
         (project, *shared), own = self._store(factors, gate)
         layer.put([TuckerMap((*shared, path), (rank[0], rank[1])) for path in own], project)

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workers.engine.decomposition.spectrum import relative_tails, singular_energies
-from workers.engine.decomposition.svd import truncated_svd
-from workers.engine.decomposition.whitening import Root, root, whitened
+from workers.engine.decomposition.spectrum import relative_tails
+from workers.engine.decomposition.svd import Svd
+from workers.engine.decomposition.whitening import root, whitened
 from workers.engine.layers.base import Factorization, Rewritten, Site
 from workers.engine.layers.recurrent.call import Call, Direction
 from workers.engine.layers.recurrent.cells import Recurrence
@@ -125,18 +125,21 @@ class InputSvd(Factorization[HiddenLayer]):
         weights = self.layer.tensors[0].numel() + rank[0] * sum(self._matrix.shape)
         return weights, self.layer.positions * weights
 
-    @cached_property
-    def _roots(self) -> dict[str, Root | None]:
-        """Of the weighting's rows, those of the next layer."""
+    @property
+    def _svd(self) -> Svd:
+        return self.layer.memory.once(self.method, self._decompose)
+
+    def _decompose(self) -> Svd:
+        """In the norm of the weighting's rows for the next layer."""
         weighting, own = self.layer.weigh(), len(self.layer.tensors[0])
         left = None if weighting.left is None else weighting.left.L[own:]
-        return {"right": weighting.right, "left": None if left is None else root(left @ left.T)}
+        return Svd(self._matrix, weighting.right, None if left is None else root(left @ left.T))
 
     @cached_property
     def _tails(self) -> list[float]:
         weighting = self.layer.weigh()
         whole = whitened(self.layer.matrix, weighting.right, weighting.left).square().sum()
-        energies = singular_energies(self._matrix, **self._roots)
+        energies = self._svd.energies
         tails: list[float] = (relative_tails(energies) * energies.sum() / whole.clamp_min(1e-300)).tolist()
         return tails
 
@@ -147,7 +150,7 @@ class InputSvd(Factorization[HiddenLayer]):
     def rewrite(self, rank: tuple[int, ...]) -> Rewritten:
         """A linear call before the next layer."""
         layer = self.layer
-        A, B = truncated_svd(self._matrix, rank[0], **self._roots)
+        A, B = self._svd.truncated(rank[0])
         maps, project = split_svd(layer, A, B, range(1, len(layer.paths)))
         if layer.following is not None:
             layer.following.feed(maps, project)
