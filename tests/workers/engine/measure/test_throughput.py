@@ -46,11 +46,11 @@ def test_a_batch_that_takes_too_long_is_unmeasured_for_all_and_larger_ones_are_n
     def call(name: str, slow: int) -> Opened:
         def work(batch: int) -> None:
             tried.append((name, batch))
-            time.sleep(0.03 if batch == slow else 0)
+            time.sleep(0.5 if batch == slow else 0)
 
         return opened(work)
 
-    found = measure({"a": call("a", 8), "b": call("b", 0)}, BATCHES, seconds=0, longest=0.02)
+    found = measure({"a": call("a", 8), "b": call("b", 0)}, BATCHES, seconds=0, longest=0.4)
     for speeds in found.values():
         assert speeds[0].examples_per_second is not None
         assert speeds[1:] == [Throughput(8, 1, None, 0), Throughput(32, 1, None, 0)]
