@@ -1,9 +1,10 @@
 """A report put side by side: what the command line and the dashboard both show, in the same words."""
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.contract.report import LOWER_IS_BETTER, Candidate, Fidelity, Measured, Metric, Report
+from app.contract.report import LOWER_IS_BETTER, Fidelity, Measured, Metric, Quantized, Report
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
@@ -32,17 +33,56 @@ class Row:
 
 def compare(report: Report) -> list[Row]:
     """The rows of the before / after table; a quantity that nobody measured has no row."""
-    original, candidates = report.original, report.candidates
-    rows = [
-        _cost("Parameters", count, lambda network: network.parameters, original, candidates),
-        _cost("MACs", count, lambda network: network.macs, original, candidates),
-        *(_bytes(output, original, candidates) for output in original.bytes),
-        *(_latency(runtime, original, candidates) for runtime in original.latency),
-        _cost("Peak memory", size, lambda network: network.peak_memory_bytes, original, candidates),
-        *_quality(report),
-        *_fidelity([candidate.fidelity for candidate in candidates]),
-    ]
-    return [row for row in rows if row.original != NONE or any(cell.text != NONE for cell in row.candidates)]
+    original, networks = report.original, [report.original, *report.candidates]
+    return _known(
+        [
+            _cost("Parameters", count, [network.parameters for network in networks]),
+            _cost("MACs", count, [network.macs for network in networks]),
+            *(
+                _cost(f"Size of .{output}", size, [network.bytes.get(output) for network in networks])
+                for output in original.bytes
+            ),
+            *(_latency(runtime, networks) for runtime in original.latency),
+            _cost("Peak memory", size, [network.peak_memory_bytes for network in networks]),
+            *_quality(report),
+            *_fidelity([None, *(candidate.fidelity for candidate in report.candidates)]),
+        ]
+    )
+
+
+def resources(report: Report) -> list[Row]:
+    """What an inference moves and takes, and how many there are in a second; empty for old reports."""
+    networks = [report.original, *report.candidates]
+    moved = [network.bytes_moved for network in networks]
+    intensities = [network.arithmetic_intensity for network in networks]
+    energies = [network.energy_per_inference_joules for network in networks]
+    batches = [measured.batch for measured in report.original.throughput]
+    return _known(
+        [
+            _cost("Weights moved", size, [None if it is None else it.weights for it in moved]),
+            _cost("Activations moved", size, [None if it is None else it.activations for it in moved]),
+            _cost("MACs per byte moved", _digits, intensities, better=None),
+            *(_throughput(batch, networks) for batch in batches),
+            _cost("Energy per inference", joules, energies),
+        ]
+    )
+
+
+def int8(report: Report) -> list[Row]:
+    """The int8 forms, each change against the original's; empty where nothing was quantized."""
+    networks = [report.original, *report.candidates]
+    forms = [network.quantized for network in networks]
+    metrics = [None if form is None else form.metric for form in forms]
+    before = report.original.metric
+    return _known(
+        [
+            _cost("Size of the file", size, [None if form is None else form.bytes for form in forms]),
+            _cost("ONNX Runtime, median", milliseconds, [_int8_median(form) for form in forms]),
+            _row("Time over the float form's", [_int8_ratio(network) for network in networks]),
+            *([] if before is None else [_metrics(metric_name(before.name), metrics)]),
+            *_fidelity([None if form is None else form.fidelity for form in forms]),
+        ]
+    )
 
 
 def count(number: float) -> str:
@@ -61,6 +101,16 @@ def size(number: float) -> str:
 def milliseconds(number: float) -> str:
     """Three significant digits: `0.412 ms`."""
     return f"{_digits(number)} ms"
+
+
+def rate(number: float) -> str:
+    """Three significant digits, with a prefix from 1000 on: `858`, `1.38 k`."""
+    return count(number) if number >= 1e3 else _digits(number)
+
+
+def joules(number: float) -> str:
+    """Three significant digits, in joules or thousandths of them: `12.3 mJ`."""
+    return f"{_digits(number)} J" if number >= 1 else f"{_digits(1000 * number)} mJ"
 
 
 def change(before: float, after: float) -> str:
@@ -88,39 +138,63 @@ def _digits(number: float) -> str:
     return f"{number:#.3g}".rstrip(".") if number < 1000 else f"{number:.0f}"
 
 
+def _known(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row.original != NONE or any(cell.text != NONE for cell in row.candidates)]
+
+
+def _row(label: str, texts: Sequence[str]) -> Row:
+    """Without changes; the original's first."""
+    return Row(label, texts[0], [Cell(text) for text in texts[1:]])
+
+
 def _cost(
     label: str,
     show: Callable[[float], str],
-    of: Callable[[Measured], float | None],
-    original: Measured,
-    candidates: list[Candidate],
+    values: Sequence[float | None],
+    better: Callable[[float, float], bool] | None = operator.lt,
 ) -> Row:
-    before = of(original)
-    cells = [_cost_cell(show, before, of(candidate)) for candidate in candidates]
+    """The original's value first; `better` is whether the first of two values is the better one."""
+    before = values[0]
+    cells = [_cost_cell(show, before, after, better) for after in values[1:]]
     return Row(label, NONE if before is None else show(before), cells)
 
 
-def _cost_cell(show: Callable[[float], str], before: float | None, after: float | None) -> Cell:
+def _cost_cell(
+    show: Callable[[float], str],
+    before: float | None,
+    after: float | None,
+    better: Callable[[float, float], bool] | None,
+) -> Cell:
     if after is None:
         return Cell(NONE)
     if not before:
         return Cell(show(after))
-    better = None if abs(after / before - 1) < 0.0005 else after < before
-    return Cell(show(after), change(before, after), better)
+    if better is None or abs(after / before - 1) < 0.0005:
+        return Cell(show(after), change(before, after))
+    return Cell(show(after), change(before, after), better(after, before))
 
 
-def _bytes(output: str, original: Measured, candidates: list[Candidate]) -> Row:
-    return _cost(f"Size of .{output}", size, lambda network: network.bytes.get(output), original, candidates)
-
-
-def _latency(runtime: str, original: Measured, candidates: list[Candidate]) -> Row:
-    def median(network: Measured) -> float | None:
-        latency = network.latency.get(runtime)
-        return latency.p50_ms if latency else None
-
-    batch = original.latency[runtime].batch
+def _latency(runtime: str, networks: Sequence[Measured]) -> Row:
+    batch = networks[0].latency[runtime].batch
+    found = [network.latency.get(runtime) for network in networks]
     label = f"{RUNTIMES.get(runtime, runtime)}, batch {batch}, median"
-    return _cost(label, milliseconds, median, original, candidates)
+    return _cost(label, milliseconds, [None if it is None else it.p50_ms for it in found])
+
+
+def _throughput(batch: int, networks: Sequence[Measured]) -> Row:
+    """Examples a second; one batch size of all networks."""
+    found = [{it.batch: it.examples_per_second for it in network.throughput} for network in networks]
+    label = f"Examples a second, batch {batch}"
+    return _cost(label, rate, [speeds.get(batch) for speeds in found], better=operator.gt)
+
+
+def _int8_median(form: Quantized | None) -> float | None:
+    return None if form is None or form.latency is None else form.latency.p50_ms
+
+
+def _int8_ratio(network: Measured) -> str:
+    floating, median = network.latency.get("onnxruntime"), _int8_median(network.quantized)
+    return NONE if floating is None or median is None else f"{median / floating.p50_ms:.2f}"
 
 
 def _quality(report: Report) -> list[Row]:
@@ -128,18 +202,26 @@ def _quality(report: Report) -> list[Row]:
     if before is None:
         return []
     name, candidates = metric_name(before.name), report.candidates
-    rows = [Row(name, metric_value(before), [_metric_cell(before, item.metric) for item in candidates])]
-    untuned = [Cell(metric_value(item.metric_before_finetune)) for item in candidates]
-    rows.append(Row(f"{name} before fine-tuning", NONE, untuned))
+    untuned = [metric_value(item.metric_before_finetune) for item in candidates]
+    rows = [
+        _metrics(name, [before, *(item.metric for item in candidates)]),
+        _row(f"{name} before fine-tuning", [NONE, *untuned]),
+    ]
     if report.control:
-        blank = [Cell(NONE) for _ in candidates]
-        rows.append(Row(f"{name} of the control", metric_value(report.control.metric), blank))
+        blank = [NONE for _ in candidates]
+        rows.append(_row(f"{name} of the control", [metric_value(report.control.metric), *blank]))
     return rows
 
 
-def _metric_cell(before: Metric, after: Metric | None) -> Cell:
-    if after is None:
-        return Cell(NONE)
+def _metrics(label: str, metrics: Sequence[Metric | None]) -> Row:
+    """The original's first."""
+    before = metrics[0]
+    return Row(label, metric_value(before), [_metric_cell(before, after) for after in metrics[1:]])
+
+
+def _metric_cell(before: Metric | None, after: Metric | None) -> Cell:
+    if before is None or after is None:
+        return Cell(metric_value(after))
     text, moved = metric_value(after), after.value - before.value
     if before.name in FRACTIONS:
         difference = f"{100 * moved:+.2f} points".replace("-", MINUS)
@@ -150,14 +232,18 @@ def _metric_cell(before: Metric, after: Metric | None) -> Cell:
     return Cell(text, difference, better)
 
 
-def _fidelity(found: list[Fidelity]) -> list[Row]:
-    agreements = [item.top1_agreement for item in found]
+def _fidelity(found: Sequence[Fidelity | None]) -> list[Row]:
     return [
-        Row("Cosine to the original", NONE, [Cell(f"{item.cosine:.4f}") for item in found]),
-        Row("Relative error of the output", NONE, [Cell(f"{item.relative_error:.4f}") for item in found]),
-        Row(
-            "Same class as the original",
-            NONE,
-            [Cell(NONE if value is None else f"{100 * value:.1f} %") for value in agreements],
+        _row("Cosine to the original", [NONE if it is None else f"{it.cosine:.4f}" for it in found]),
+        _row(
+            "Relative error of the output",
+            [NONE if it is None else f"{it.relative_error:.4f}" for it in found],
         ),
+        _row("Same class as the original", [_agreement(it) for it in found]),
     ]
+
+
+def _agreement(fidelity: Fidelity | None) -> str:
+    if fidelity is None or fidelity.top1_agreement is None:
+        return NONE
+    return f"{100 * fidelity.top1_agreement:.1f} %"

@@ -22,7 +22,7 @@ from workers.messages import Order
 
 _SCRATCH = "rankfold-scratch-"
 _LOCK = "lock"
-_CANDIDATE = re.compile(r"candidate-(\d+)\..+")
+_CANDIDATE = re.compile(r"candidate-(\d+)[.-].+")
 _LARGEST_RESULT = 64 << 20  # bytes
 
 

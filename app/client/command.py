@@ -24,7 +24,7 @@ from app.client.client import ApiError, Client
 from app.client.tables import print_problem, print_report, print_warnings
 from app.contract.problem import Problem
 from app.contract.report import Report
-from app.contract.spec import Decomposition, Device, JobSpec, Output, Task
+from app.contract.spec import Decomposition, Device, JobSpec, Output, Quantization, Task
 from app.contract.status import JobStatus
 from app.keys.service import BOOTSTRAP_FILE
 from app.settings import get_settings
@@ -54,6 +54,9 @@ def compress(  # noqa: PLR0913, PLR0917 -- every parameter is an option of the c
     epochs: Annotated[int | None, typer.Option(help="epochs of fine-tuning")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="of fine-tuning")] = None,
     output: Annotated[list[Output] | None, typer.Option(help="formats to make")] = None,
+    quantize: Annotated[
+        Quantization | None, typer.Option(help="form that every ONNX file is made in besides")
+    ] = None,
     seed: Annotated[int, typer.Option(help="seed of every random choice")] = 0,
     device: Annotated[Device, typer.Option(help="where the job runs")] = Device.AUTO,
     layers: Annotated[bool, typer.Option("--layers", help="print the table of layers too")] = False,
@@ -71,6 +74,7 @@ def compress(  # noqa: PLR0913, PLR0917 -- every parameter is an option of the c
         "ranks": {"selection": rank_selection},
         "finetune": _given({"epochs": epochs, "learning_rate": learning_rate}),
         "outputs": output,
+        "quantize": quantize,
         "seed": seed,
         "device": device,
     }

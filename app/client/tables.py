@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.comparison import NONE, Cell, compare, count
+from app.comparison import NONE, Cell, Row, compare, count, int8, resources
 from app.contract.problem import Notice, Problem
 from app.contract.report import Candidate, LayerReport, Report
 
@@ -31,8 +31,10 @@ def print_warnings(console: Console, warnings: list[Notice]) -> None:
 
 
 def print_report(console: Console, report: Report, *, layers: bool) -> None:
-    """The before / after table, each candidate's verdict, and its layers where asked for."""
-    console.print(_comparison(report))
+    """The before / after tables, each candidate's verdict, and its layers where asked for."""
+    for title, rows in {"": compare(report), "resources": resources(report), "as int8": int8(report)}.items():
+        if rows:
+            console.print(_comparison(title, rows, report.candidates))
     for candidate in report.candidates:
         style = VERDICTS[candidate.verdict]
         verdict = candidate.verdict.replace("_", " ")
@@ -42,14 +44,14 @@ def print_report(console: Console, report: Report, *, layers: bool) -> None:
             _print_reasons(console, candidate)
 
 
-def _comparison(report: Report) -> Table:
+def _comparison(title: str, rows: list[Row], candidates: list[Candidate]) -> Table:
     table = Table(header_style="bold", box=SIMPLE_HEAD)
-    table.add_column("")
+    table.add_column(title)
     table.add_column("original", justify="right", no_wrap=True)
-    for candidate in report.candidates:
+    for candidate in candidates:
         table.add_column(f"keep {candidate.keep:g}", justify="right", no_wrap=True)
         table.add_column("change", justify="right", no_wrap=True)
-    for row in compare(report):
+    for row in rows:
         cells = [text for cell in row.candidates for text in (cell.text, _change(cell))]
         table.add_row(row.label, row.original, *cells)
     return table

@@ -39,6 +39,34 @@ class Latency(Contract):
     runs: int
 
 
+class BytesMoved(Contract):
+    """Bytes that the calls of one inference (batch 1) read and write, counted on the graph as if nothing were
+    fused or cached between two calls: of what the network stores, and of everything else."""
+
+    weights: int
+    activations: int
+
+
+class Throughput(Contract):
+    """Examples a second in ONNX Runtime: the batch over the median time of `runs` calls. Null where one call
+    took too long, or did not fit into memory."""
+
+    batch: int
+    threads: int
+    examples_per_second: float | None = None
+    runs: int = 0
+
+
+class Quantized(Contract):
+    """The int8 form of a network, in ONNX Runtime: `bytes` of its file, `latency` in turns with the float
+    form, `fidelity` to the original's float outputs."""
+
+    bytes: int
+    latency: Latency | None = None
+    metric: Metric | None = None
+    fidelity: Fidelity
+
+
 class TrainingPoint(Contract):
     """One point of a fine-tuning curve; `metric` only where it was evaluated (on held-out train data)."""
 
@@ -68,14 +96,24 @@ class LayerReport(Contract):
 
 
 class Measured(Contract):
-    """What is measured of the original and of every candidate alike; bytes by output format."""
+    """What is measured of the original and of every candidate alike; bytes by output format.
+
+    `arithmetic_intensity` is MACs per byte moved. `energy_reason` says why there is no energy. `quantized` is
+    null where it was not asked for, or the network has no int8 form.
+    """
 
     parameters: int
     macs: int
     bytes: dict[str, int]
     latency: dict[str, Latency]
     peak_memory_bytes: int | None = None
+    bytes_moved: BytesMoved | None = None
+    arithmetic_intensity: float | None = None
+    throughput: list[Throughput] = []
+    energy_per_inference_joules: float | None = None
+    energy_reason: str | None = None
     metric: Metric | None = None
+    quantized: Quantized | None = None
 
 
 class Control(Contract):

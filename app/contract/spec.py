@@ -77,6 +77,12 @@ class Output(StrEnum):
     ONNX = "onnx"
 
 
+class Quantization(StrEnum):
+    """What is made of every ONNX file besides: weights as 8-bit integers, and activations as they come."""
+
+    DYNAMIC_INT8 = "dynamic-int8"
+
+
 class Device(StrEnum):
     """Where the job runs; `auto` takes a GPU where the worker has one."""
 
@@ -232,6 +238,7 @@ class JobSpec(Contract):
     outputs: Annotated[list[Output], Field(min_length=1)] = [Output.PT2, Output.ONNX]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: Device = Device.AUTO
+    quantize: Quantization | None = None
 
     @property
     def joint(self) -> bool:

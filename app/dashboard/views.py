@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 
 from app.blobs import BlobStore
-from app.comparison import Cell, Row, compare
+from app.comparison import Cell, Row, compare, int8, resources
 from app.contract.report import Candidate, Report
 from app.contract.status import JobStatus, Stage
 from app.dashboard.plots import Plot, quality_against_parameters, training_curves
@@ -48,6 +48,8 @@ class Results:
 
     report: Report
     rows: list[Row]
+    resources: list[Row]
+    int8: list[Row]
     plots: list[Plot]
     artifacts: list[ArtifactView]
 
@@ -106,7 +108,14 @@ def _results(report: Report, artifacts: list[ArtifactView]) -> Results:
         training_curves(report.candidates, "loss"),
         training_curves(report.candidates, "metric"),
     ]
-    return Results(report, compare(report), [plot for plot in plots if plot], artifacts)
+    return Results(
+        report=report,
+        rows=compare(report),
+        resources=resources(report),
+        int8=int8(report),
+        plots=[plot for plot in plots if plot],
+        artifacts=artifacts,
+    )
 
 
 def _stages(job: JobView) -> list[StageState]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from app.contract.spec import BudgetRanks, CrossValidationRanks, FractionRanks, JobSpec, Task
+from app.contract.spec import BudgetRanks, CrossValidationRanks, FractionRanks, JobSpec, Output, Task
 from app.contract.summary import ArrayInfo, DatasetSummary, ModelSummary
 from app.errors import Unprocessable
 from app.jobs.layer_rules import check_layers
@@ -22,6 +22,7 @@ def resolve(spec: JobSpec, model: ModelSummary, data: Mapping[str, DatasetSummar
     """
     check_layers(spec, model)
     _check_ranks(spec, data)
+    _check_quantize(spec)
     if spec.data.train is not None and spec.data.train == spec.data.test:
         raise Unprocessable(
             "test_is_train",
@@ -101,6 +102,16 @@ def _check_ranks(spec: JobSpec, data: Mapping[str, DatasetSummary]) -> None:
             f"The selection {ranks.selection} does not look at `keep`: every candidate would be the same.",
             hint="Ask for the selection `budget` or `fraction`, or give one `keep`.",
             field="target.keep",
+        )
+
+
+def _check_quantize(spec: JobSpec) -> None:
+    if spec.quantize is not None and Output.ONNX not in spec.outputs:
+        raise Unprocessable(
+            "quantize_without_onnx",
+            f"The quantization {spec.quantize} is of ONNX files, and none is asked for.",
+            hint="Add `onnx` to `outputs`, or leave out `quantize`.",
+            field="quantize",
         )
 
 

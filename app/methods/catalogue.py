@@ -18,6 +18,7 @@ from app.contract.spec import (
     FractionRanks,
     Method,
     Output,
+    Quantization,
     Target,
     Task,
     VbmfRanks,
@@ -52,6 +53,13 @@ class WeightingInfo(Contract):
     description: str
 
 
+class QuantizationInfo(Contract):
+    """What `quantize` may be: another form of every ONNX file, reported apart."""
+
+    name: Quantization
+    description: str
+
+
 class MetricInfo(Contract):
     """What is measured for a task; the first is the one that is reported with a confidence interval."""
 
@@ -70,6 +78,7 @@ class Methods(Contract):
     finetune: dict[str, Any]
     metrics: list[MetricInfo]
     outputs: list[Output]
+    quantizations: list[QuantizationInfo]
     devices: list[Device]
 
 
@@ -215,5 +224,12 @@ CATALOGUE = Methods(
         MetricInfo(task=Task.NONE, metrics=["relative_error", "cosine", "top1_agreement"]),
     ],
     outputs=list(Output),
+    quantizations=[
+        QuantizationInfo(
+            name=Quantization.DYNAMIC_INT8,
+            description="ONNX Runtime's dynamic quantization: weights as 8-bit integers, activations as "
+            "they come. Makes candidate-N-int8.onnx besides; needs `onnx` among the outputs.",
+        )
+    ],
     devices=list(Device),
 )

@@ -1,8 +1,23 @@
 import pytest
 
-from app.comparison import MINUS, Cell, Row, change, compare, count, metric_value, milliseconds, size
+from app.comparison import (
+    MINUS,
+    Cell,
+    Row,
+    change,
+    compare,
+    count,
+    int8,
+    joules,
+    metric_value,
+    milliseconds,
+    rate,
+    resources,
+    size,
+)
 from app.contract.report import Fidelity, Metric, Report
 from tests.app.client.service import REPORT
+from tests.app.dashboard.reports import with_resources
 
 
 @pytest.fixture
@@ -29,6 +44,11 @@ def test_units_follow_their_numbers() -> None:
     assert milliseconds(1234.5) == "1234 ms"
     assert change(2.0, 1.0) == f"{MINUS}50.0 %"
     assert change(0, 1) == ""
+
+
+def test_rates_and_energies_have_three_digits() -> None:
+    assert [rate(number) for number in (858.168, 1383.9, 0.25)] == ["858", "1.38 k", "0.250"]
+    assert [joules(number) for number in (2.5, 0.01234, 0.000321)] == ["2.50 J", "12.3 mJ", "0.321 mJ"]
 
 
 def test_costs_are_better_when_lower(report: Report) -> None:
@@ -68,3 +88,41 @@ def test_what_nobody_measured_has_no_row(report: Report) -> None:
 def test_a_fraction_is_shown_in_percent_and_others_as_they_are() -> None:
     assert metric_value(Metric(name="top5", value=0.99, n=1, ci95=(0.98, 1.0))) == "99.0 % [98.0, 100.0]"
     assert metric_value(Metric(name="rmse", value=1.23456, n=1, ci95=(1.0, 2.0))) == "1.235 [1.000, 2.000]"
+
+
+def test_resources_are_side_by_side_and_more_examples_are_better() -> None:
+    found = {row.label: row for row in resources(Report.model_validate(with_resources(REPORT)))}
+    assert list(found) == [
+        "Weights moved",
+        "Activations moved",
+        "MACs per byte moved",
+        "Examples a second, batch 1",
+        "Examples a second, batch 8",
+        "Energy per inference",
+    ]
+    assert found["Weights moved"] == Row(
+        "Weights moved", "2.64 MB", [Cell("1.20 MB", f"{MINUS}54.5 %", True)]
+    )
+    assert found["MACs per byte moved"].candidates[0].better is None
+    assert found["Examples a second, batch 1"].candidates == [Cell("1.67 k", "+66.7 %", better=True)]
+    assert (found["Examples a second, batch 8"].original, found["Energy per inference"].original) == (
+        "1.10 k",
+        "25.0 mJ",
+    )
+    assert found["Examples a second, batch 8"].candidates == [Cell("–")]
+
+
+def test_int8_forms_are_against_the_originals_int8_form() -> None:
+    found = {row.label: row for row in int8(Report.model_validate(with_resources(REPORT)))}
+    assert found["Size of the file"] == Row(
+        "Size of the file", "700 kB", [Cell("350 kB", f"{MINUS}50.0 %", True)]
+    )
+    assert found["Time over the float form's"] == Row("Time over the float form's", "0.80", [Cell("1.20")])
+    assert found["Top-1"].candidates[0].change == f"{MINUS}12.00 points"
+    assert found["Cosine to the original"] == Row("Cosine to the original", "0.9990", [Cell("0.9800")])
+
+
+def test_a_report_of_an_earlier_version_has_neither(report: Report) -> None:
+    assert resources(report) == int8(report) == []
+    assert report.original.throughput == []
+    assert report.candidates[0].quantized is None

@@ -10,7 +10,16 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from jsonschema import Draft202012Validator
 
-from app.contract.spec import DEFAULT_METHODS, Calibration, Finetune, Method, Ranks, Task, Weighting
+from app.contract.spec import (
+    DEFAULT_METHODS,
+    Calibration,
+    Finetune,
+    Method,
+    Quantization,
+    Ranks,
+    Task,
+    Weighting,
+)
 from app.db.migrate import upgrade
 from app.main import create_app
 from app.settings import Settings
@@ -108,6 +117,7 @@ def test_what_can_be_asked_for_comes_with_its_schemas(tenant: Tenant) -> None:
     assert all("Blind to" in choice["description"] for choice in body["ranks"])
     assert set(body["calibration"]["properties"]) == set(Calibration.model_fields)
     assert set(body["finetune"]["properties"]) == set(Finetune.model_fields)
+    assert [form["name"] for form in body["quantizations"]] == list(Quantization)
     assert [weighting["name"] for weighting in body["weightings"]] == list(Weighting)
     assert [metrics["task"] for metrics in body["metrics"]] == list(Task)
     assert (body["outputs"], body["devices"]) == (["pt2", "onnx"], ["auto", "cpu", "cuda"])

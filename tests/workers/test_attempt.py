@@ -11,11 +11,12 @@ import sqlalchemy as sa
 
 from app.db.session import reading, writing
 from app.db.tables import Artifact
-from app.queue.lifecycle import claim, request_cancel
+from app.queue.lifecycle import Lease, claim, request_cancel
 from tests.app.queue.jobs import add_job, add_upload, events_of, expire, row_of, upload_of
 from tests.processes import wait_until
 from tests.workers import fake_child
 from workers.attempt import Attempt, Bench
+from workers.workspace import Workspace
 
 
 def put_upload(bench: Bench, tmp_path: Path, kind: str = "model") -> str:
@@ -66,6 +67,18 @@ def test_artifacts_are_stored_with_their_digest(bench: Bench, tmp_path: Path) ->
     key = f"artifacts/{job_id}/1/candidate-0.pt2"
     assert (made.name, made.format, made.candidate) == ("candidate-0.pt2", "pt2", 0)
     assert (made.bytes, len(made.sha256)) == (bench.store.size(key), 64)
+
+
+def test_every_file_of_a_candidate_is_known_as_its(bench: Bench, tmp_path: Path) -> None:
+    workspace = Workspace(bench.store, Lease("job_1", 1, 30.0), tmp_path)
+    for name in ("candidate-12.onnx", "candidate-12-int8.onnx", "report.json"):
+        (tmp_path / "artifacts" / name).write_bytes(b"bytes")
+    made = {it.name: (it.format, it.candidate) for it in workspace.store_artifacts()}
+    assert made == {
+        "candidate-12.onnx": ("onnx", 12),
+        "candidate-12-int8.onnx": ("onnx", 12),
+        "report.json": ("json", None),
+    }
 
 
 def test_an_inspection_fills_its_upload(bench: Bench, tmp_path: Path) -> None:

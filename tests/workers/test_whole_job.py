@@ -69,10 +69,16 @@ def test_a_real_model_is_compressed(real_bench: Bench) -> None:
         data={"test": put_example(real_bench, "dataset", "test.npz")},
         task="classification",
         finetune={"epochs": 0},
+        quantize="dynamic-int8",
     )
     row = attempt(real_bench, job_id)
     assert (row.status, row.problem) == ("succeeded", None)
     assert row.report["candidates"][0]["macs"] < row.report["original"]["macs"]
     with reading(real_bench.engine) as connection:
         made = {tuple(row) for row in connection.execute(sa.select(Artifact.name, Artifact.candidate))}
-    assert made == {("candidate-0.pt2", 0), ("candidate-0.onnx", 0), ("report.json", None)}
+    assert made == {
+        ("candidate-0.pt2", 0),
+        ("candidate-0.onnx", 0),
+        ("candidate-0-int8.onnx", 0),
+        ("report.json", None),
+    }

@@ -1,5 +1,6 @@
 """Judging a network on examples: the task's metric, between the contract's words and the engine's."""
 
+from collections.abc import Callable
 from typing import get_args
 
 from torch import Tensor
@@ -15,10 +16,12 @@ from workers.stages.context import Context
 _BATCH = 256
 
 
-def outputs(network: Network, examples: Examples, device: str = "cpu") -> Tensor:
-    """The network's first output for every example."""
+def outputs(
+    network: Network, examples: Examples, device: str = "cpu", form: Callable[..., object] | None = None
+) -> Tensor:
+    """The network's first output for every example, or that of another form of it."""
     arrays = {spec.name: array for spec, array in zip(network.inputs, examples.inputs, strict=True)}
-    return quality.predict(network, arrays, _BATCH, device)
+    return quality.predict(network, arrays, _BATCH, device, form)
 
 
 def metric(context: Context, predicted: Tensor, examples: Examples) -> Metric | None:

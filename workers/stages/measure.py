@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 
 from app.contract.base import Contract
-from app.contract.report import Control, Fidelity, Latency, Measured, Metric
+from app.contract.report import Control, Fidelity, Latency, Measured, Metric, Quantized
 from app.contract.status import Stage
 from workers.engine import clean_process
 from workers.engine.data import Examples
 from workers.engine.errors import EngineError
 from workers.engine.formats import onnx, pt2
 from workers.engine.graph.network import Network
-from workers.engine.measure import cost, fidelity, latency, memory
+from workers.engine.measure import fidelity, latency, memory, onnx_network
 from workers.engine.padding import real_positions
-from workers.stages import finetune, judge
+from workers.stages import finetune, int8, judge, resources
 from workers.stages.context import Context, load, save
 from workers.stages.decompose import decomposed
+from workers.stages.resources import THREADS
 
 ORIGINAL = "original"
 _FOUND = "measured.json"
-_THREADS = 1  # latencies of one thread compare across machines and jobs
 _TIMING_SECONDS = 3.0  # per runtime, all networks together; thirty runs each at least
 _NOISE_ROWS = 64  # examples of noise where the user gave no data
 
@@ -53,15 +53,27 @@ def run(context: Context) -> None:
     networks = {ORIGINAL: context.original, **{name: final(context, name) for name in names}}
     for name, network in networks.items():
         _export(context, network, folder / name)
+    exported = {name: path for name in networks if (path := folder / f"{name}.onnx").exists()}
+    quantized = int8.write(context, networks, exported)
     context.advance(Stage.MEASURE, 0.3)
-    timed = _latencies(networks, folder)
+    timed = _latencies(networks, exported, quantized)
+    context.advance(Stage.MEASURE, 0.5)
+    used = resources.measure(context, networks, exported)
     context.advance(Stage.MEASURE, 0.6)
     judged = _Judge(context)
     looks = {name: judged.look(network) for name, network in networks.items()}
     each = {
-        name: _measured(network, folder / name, timed[name], looks[name][0])
+        name: Measured(
+            bytes=_sizes(folder / name),
+            latency=timed[name],
+            peak_memory_bytes=_peak_memory(network, exported.get(name)),
+            metric=looks[name][0],
+            quantized=judged.look_at_int8(name, quantized.get(name), timed[int8.named(name)]),
+            **dict(used[name]),
+        )
         for name, network in networks.items()
     }
+    int8.remark(context, {name: each[name] for name in names})
     candidates = [
         CandidateMeasured(
             measured=each[name],
@@ -99,7 +111,23 @@ class _Judge:
 
     def look(self, network: Network) -> tuple[Metric | None, Fidelity]:
         """The task's metric, and how close the outputs are to the original's."""
-        outputs = self._original if network is self._context.original else self._outputs(network)
+        return self._look(self._original if network is self._context.original else self._outputs(network))
+
+    def look_at_int8(self, name: str, path: Path | None, timed: Mapping[str, Latency]) -> Quantized | None:
+        """The same of an int8 form, in ONNX Runtime; one whose outputs cannot be judged is removed."""
+        if path is None:
+            return None
+        try:
+            form = onnx_network.load(path, torch.get_num_threads())
+            metric, close = self._look(judge.outputs(self._context.original, self._examples, form=form))
+        except EngineError as error:
+            path.unlink()
+            self._context.notice("not_quantizable", f"{name}: its int8 form is no use. {error.detail}")
+            return None
+        size = path.stat().st_size
+        return Quantized(bytes=size, latency=timed.get("onnxruntime"), metric=metric, fidelity=close)
+
+    def _look(self, outputs: Tensor) -> tuple[Metric | None, Fidelity]:
         close = fidelity.compare(self._original, outputs, self._positions)
         return self._metric(outputs), Fidelity(**asdict(close))
 
@@ -139,16 +167,18 @@ def _export(context: Context, network: Network, stem: Path) -> None:
         context.notice(error.code, error.detail)
 
 
-def _latencies(networks: Mapping[str, Network], folder: Path) -> dict[str, dict[str, Latency]]:
-    """Milliseconds per network and runtime, original and candidates in turns."""
-    found: dict[str, dict[str, Latency]] = {name: {} for name in networks}
+def _latencies(
+    networks: Mapping[str, Network], exported: Mapping[str, Path], quantized: Mapping[str, Path]
+) -> dict[str, dict[str, Latency]]:
+    """Milliseconds per network and runtime, all of a runtime in turns; int8 forms have names of their own."""
+    found: dict[str, dict[str, Latency]] = {name: {} for name in (*networks, *map(int8.named, networks))}
     examples = next(iter(networks.values())).examples()
-    exported = {name: folder / f"{name}.onnx" for name in networks}
-    in_torch = {name: latency.torch_runner(net, examples, _THREADS) for name, net in networks.items()}
+    in_torch = {name: latency.torch_runner(net, examples, THREADS) for name, net in networks.items()}
     runtimes = {"torch": in_torch}
-    if all(path.exists() for path in exported.values()):
+    if exported.keys() == networks.keys():
+        files = {**exported, **{int8.named(name): path for name, path in quantized.items()}}
         runtimes["onnxruntime"] = {
-            name: latency.onnx_runner(path, examples, _THREADS) for name, path in exported.items()
+            name: latency.onnx_runner(path, examples, THREADS) for name, path in files.items()
         }
     for runtime, runners in runtimes.items():
         for name, timed in latency.interleave(runners, seconds=_TIMING_SECONDS).items():
@@ -156,26 +186,18 @@ def _latencies(networks: Mapping[str, Network], folder: Path) -> dict[str, dict[
     return found
 
 
-def _measured(network: Network, stem: Path, timed: dict[str, Latency], metric: Metric | None) -> Measured:
-    counted = cost.count(network)
+def _sizes(stem: Path) -> dict[str, int]:
     files = {suffix: stem.with_suffix(f".{suffix}") for suffix in ("pt2", "onnx")}
-    return Measured(
-        parameters=counted.parameters,
-        macs=counted.macs,
-        bytes={suffix: path.stat().st_size for suffix, path in files.items() if path.exists()},
-        latency=timed,
-        peak_memory_bytes=_peak_memory(network, files["onnx"]),
-        metric=metric,
-    )
+    return {suffix: path.stat().st_size for suffix, path in files.items() if path.exists()}
 
 
-def _peak_memory(network: Network, exported: Path) -> int | None:
+def _peak_memory(network: Network, exported: Path | None) -> int | None:
     """Measured in ONNX Runtime; null, never a guess, where that cannot be."""
-    if not exported.exists():
+    if exported is None:
         return None
     inputs = exported.with_name("one.npz")
     np.savez(inputs, *(example.numpy() for example in network.examples()))
     try:
-        return memory.peak_memory(exported, inputs, _THREADS)
+        return memory.peak_memory(exported, inputs, THREADS)
     except clean_process.ProcessFailed:
         return None

@@ -1,14 +1,15 @@
 """Packaging: the artifacts are opened again by stock tools in a clean process, then the report is written."""
 
 import shutil
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from app.contract.status import Stage
 from workers.engine.graph.network import Network
-from workers.engine.measure import reopen
+from workers.engine.measure import onnx_network, reopen
+from workers.stages import int8
 from workers.stages.context import Context, save
 from workers.stages.decompose import decomposed
 from workers.stages.measure import final, measured, noise
@@ -16,6 +17,7 @@ from workers.stages.report import write_report
 from workers.stages.verdict import not_faster
 
 _ROWS = 8
+Tensors = Sequence[torch.Tensor]
 
 
 def run(context: Context) -> None:
@@ -25,13 +27,12 @@ def run(context: Context) -> None:
         name = f"candidate-{index}"
         if not _shipped(context, index):
             continue
-        inputs, expected = _expectation(context, final(context, name))
+        inputs = _inputs(context)
+        expected = _outputs(final(context, name), inputs)
         for suffix in sorted(set(context.spec.outputs)):
-            made = context.folder(Stage.MEASURE) / f"{name}.{suffix}"
-            if made.exists():
-                artifact = context.artifacts / made.name
-                shutil.copyfile(made, artifact)
-                reopen.agree(artifact, suffix.value, inputs, expected)
+            _ship(context, f"{name}.{suffix}", suffix.value, inputs, expected)
+        if context.spec.quantize is not None:
+            _ship_int8(context, f"{int8.named(name)}.onnx", inputs)
         context.advance(Stage.PACKAGE, (index + 1) / len(plans))
     report = write_report(context)
     save(context.artifacts / "report.json", report)
@@ -45,15 +46,35 @@ def _shipped(context: Context, index: int) -> bool:
     return context.spec.target.of != "latency" or not slower
 
 
-def _expectation(context: Context, network: Network) -> tuple[Path, Path]:
-    """Files with a few inputs, and what the network in memory makes of them."""
-    examples = context.splits.test or noise(context)
-    rows = np.resize(np.arange(len(examples)), network.batch_size(min(_ROWS, len(examples))))
-    inputs, _ = next(examples.batches(len(rows), rows=rows))
-    with torch.inference_mode():
-        output = network(*inputs)
-    outputs = [output] if isinstance(output, torch.Tensor) else list(output)
+def _ship(context: Context, file: str, form: reopen.Format, inputs: Tensors, outputs: Tensors) -> None:
+    """Copy a file that the measurement left, where it did, and prove that it computes the outputs."""
+    made, artifact = context.folder(Stage.MEASURE) / file, context.artifacts / file
+    if not made.exists():
+        return
+    shutil.copyfile(made, artifact)
     folder = context.folder(Stage.PACKAGE)
     np.savez(folder / "inputs.npz", *(tensor.numpy() for tensor in inputs))
     np.savez(folder / "expected.npz", *(tensor.numpy() for tensor in outputs))
-    return folder / "inputs.npz", folder / "expected.npz"
+    reopen.agree(artifact, form, folder / "inputs.npz", folder / "expected.npz")
+
+
+def _ship_int8(context: Context, file: str, inputs: Tensors) -> None:
+    """An int8 file has to compute what it did when it was measured."""
+    made = context.folder(Stage.MEASURE) / file
+    if made.exists():
+        _ship(context, file, "int8", inputs, onnx_network.load(made, torch.get_num_threads())(*inputs))
+
+
+def _inputs(context: Context) -> Tensors:
+    """A few rows, as many as the network takes."""
+    examples = context.splits.test or noise(context)
+    size = context.original.batch_size(min(_ROWS, len(examples)))
+    inputs, _ = next(examples.batches(size, rows=np.resize(np.arange(len(examples)), size)))
+    return inputs
+
+
+def _outputs(network: Network, inputs: Tensors) -> Tensors:
+    """What the network in memory makes of them."""
+    with torch.inference_mode():
+        output = network(*inputs)
+    return [output] if isinstance(output, torch.Tensor) else list(output)

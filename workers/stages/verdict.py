@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from app.contract.report import LOWER_IS_BETTER, Fidelity, Measured, Metric
+from app.contract.report import LOWER_IS_BETTER, Fidelity, Measured, Metric, Quantized
 
 Verdict = Literal["better", "trade_off", "not_worth_it"]
 
@@ -40,18 +40,46 @@ def _by_metric(original: Metric, candidate: Metric, ratio: float | None) -> tupl
     change = f"{original.name} {original.value:.4g} → {candidate.value:.4g}"
     if _slower(ratio):
         return "trade_off", f"{change}; it is smaller, but not faster{_speed(ratio)}"
-    low, high = original.ci95
-    rise = candidate.value - original.value
-    loss = rise if original.name in LOWER_IS_BETTER else -rise
-    if loss > (high - low) / 2:
+    if _is_worse(original, candidate):
         return "trade_off", f"{change}{_speed(ratio)}"
-    said = "no worse" if loss <= 0 else "within the noise of the test rows"
+    said = "no worse" if _loss(original, candidate) <= 0 else "within the noise of the test rows"
     return "better", f"{change}, {said}{_speed(ratio)}"
 
 
 def not_faster(original: Measured, candidate: Measured) -> bool:
     """Whether a candidate was measured to take at least the original's time."""
     return _slower(_speed_ratio(original, candidate))
+
+
+def slowed(floating: Measured, quantized: Quantized) -> str | None:
+    """What to say of an int8 form that is not faster than its float form; None where it is."""
+    before, after = floating.latency.get("onnxruntime"), quantized.latency
+    if before is None or after is None or not _slower(after.p50_ms / before.p50_ms):
+        return None
+    return f"is not faster than its float form: it takes {after.p50_ms / before.p50_ms:.2f} of the time"
+
+
+def lost(floating: Measured, quantized: Quantized) -> str | None:
+    """What to say of an int8 form that is worse than its float form beyond the noise of the test rows;
+    without labels, of one whose outputs are no closer to the original's than zeros."""
+    before, after = floating.metric, quantized.metric
+    if before is None or after is None:
+        far = quantized.fidelity.relative_error >= 1.0
+        return "has outputs no closer to the original's than zeros would be" if far else None
+    if not _is_worse(before, after):
+        return None
+    change = f"{before.name} {before.value:.4g} → {after.value:.4g}"
+    return f"is worse than its float form: {change}, more than the noise of the test rows"
+
+
+def _is_worse(before: Metric, after: Metric) -> bool:
+    low, high = before.ci95
+    return _loss(before, after) > (high - low) / 2
+
+
+def _loss(before: Metric, after: Metric) -> float:
+    rise = after.value - before.value
+    return rise if before.name in LOWER_IS_BETTER else -rise
 
 
 def _speed_ratio(original: Measured, candidate: Measured) -> float | None:

@@ -61,6 +61,15 @@ def test_before_and_after_are_printed_and_the_artifacts_fetched(service: Service
     ]
 
 
+def test_int8_forms_can_be_asked_for(service: Service, files: Path) -> None:
+    service.states = list(STATES)
+    result = run(service, "--quantize", "dynamic-int8")
+    assert result.exit_code == 0, result.output
+    (job,) = service.jobs.values()
+    assert job["quantize"] == "dynamic-int8"
+    assert "as int8" not in result.output  # this report is of an earlier version
+
+
 def test_layers_are_printed_on_request(service: Service, files: Path) -> None:
     service.states = list(STATES)
     result = run(service, "--layers")

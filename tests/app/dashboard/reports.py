@@ -24,6 +24,41 @@ def report(*keeps: float) -> dict[str, Any]:
     return document
 
 
+def with_resources(document: dict[str, Any]) -> dict[str, Any]:
+    """The same report with resources and int8 forms, of its first candidate."""
+    document = copy.deepcopy(document)
+    candidate = document["candidates"][0]
+    document["original"] |= {
+        "bytes_moved": {"weights": 2_640_000, "activations": 2_000_000},
+        "arithmetic_intensity": 7.85,
+        "throughput": [_speed(1, 1000.0), _speed(8, 1100.0)],
+        "energy_per_inference_joules": 0.025,
+        "quantized": _int8(700_000, 0.8, 0.92, 0.999),
+    }
+    candidate |= {
+        "bytes_moved": {"weights": 1_200_000, "activations": 2_100_000},
+        "arithmetic_intensity": 5.5,
+        "throughput": [_speed(1, 1666.7), _speed(8, None)],
+        "energy_reason": "The energy counters of this machine stand still.",
+        "quantized": _int8(350_000, 0.72, 0.8, 0.98),
+    }
+    return document
+
+
+def _speed(batch: int, examples: float | None) -> dict[str, Any]:
+    return {"batch": batch, "threads": 1, "examples_per_second": examples, "runs": 9 if examples else 0}
+
+
+def _int8(size: int, milliseconds: float, top1: float, cosine: float) -> dict[str, Any]:
+    latency = REPORT["original"]["latency"]["onnxruntime"]
+    return {
+        "bytes": size,
+        "latency": {**latency, "p50_ms": milliseconds},
+        "metric": {**REPORT["original"]["metric"], "value": top1},
+        "fidelity": {"relative_error": 0.1, "cosine": cosine, "top1_agreement": 0.97, "n": 2000},
+    }
+
+
 def _candidate(template: dict[str, Any], keep: float) -> dict[str, Any]:
     curve = [{"step": step, "loss": 0.2 + math.exp(-step / 20)} for step in range(0, 100, 5)]
     curve[-1]["metric"] = 0.9

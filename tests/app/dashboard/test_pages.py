@@ -7,7 +7,7 @@ from app.contract.problem import Notice, Problem
 from app.dashboard.pages import duration
 from app.queue import lifecycle
 from app.queue.lifecycle import Ending, Pulse
-from tests.app.dashboard.reports import MADE, report
+from tests.app.dashboard.reports import MADE, report, with_resources
 from tests.app.tenants import Tenant
 
 HTMX = {"HX-Request": "true"}
@@ -83,6 +83,27 @@ def test_a_finished_job_shows_everything_it_found(visitor: TestClient, tenant: T
     for made in MADE:
         assert f'href="/v1/jobs/{job_id}/artifacts/{made.name}"' in page
     assert "hx-get" not in page, "nothing changes any more"
+
+
+def test_resources_and_int8_forms_have_tables_where_they_were_measured(
+    visitor: TestClient, tenant: Tenant
+) -> None:
+    job_id = tenant.job()
+    tenant.finish(job_id, Ending.succeeded(with_resources(report(0.5)), MADE))
+    page = visitor.get(f"/jobs/{job_id}").text
+    for words in ("Resources", "Activations moved", "2.10 MB", "1.67 k", "25.0 mJ", "As int8", "350 kB"):
+        assert words in page
+    old = visitor.get(f"/jobs/{finished(tenant, 0.5)}").text
+    assert "Resources" not in old
+    assert "As int8" not in old
+
+
+def test_why_there_is_no_energy_is_said(visitor: TestClient, tenant: Tenant) -> None:
+    document = with_resources(report(0.5))
+    document["original"] |= {"energy_per_inference_joules": None, "energy_reason": "There is no counter."}
+    job_id = tenant.job()
+    tenant.finish(job_id, Ending.succeeded(document, MADE))
+    assert "No energy: There is no counter." in visitor.get(f"/jobs/{job_id}").text
 
 
 def test_what_cross_validation_measured_is_shown_fold_by_fold(visitor: TestClient, tenant: Tenant) -> None:

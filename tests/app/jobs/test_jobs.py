@@ -81,6 +81,13 @@ def test_what_cannot_be_done_is_422_and_leaves_no_job(tenant: Tenant) -> None:
     assert tenant.client.get("/v1/jobs").json()["items"] == []
 
 
+def test_an_int8_form_without_onnx_is_422_and_names_the_field(tenant: Tenant) -> None:
+    body = {"model": tenant.model(), "outputs": ["pt2"], "quantize": "dynamic-int8"}
+    response = tenant.client.post("/v1/jobs", json=body)
+    assert (response.status_code, response.json()["field"]) == (422, "quantize")
+    assert tenant.client.get("/v1/jobs").json()["items"] == []
+
+
 def test_the_same_key_and_body_give_the_same_job(tenant: Tenant) -> None:
     body = {"model": tenant.model(), "seed": 3}
     answers = [

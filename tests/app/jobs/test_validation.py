@@ -338,6 +338,14 @@ def test_several_budgets_for_ranks_that_are_blind_to_them_are_refused(ranks: Doc
     assert _resolve(ranks={"selection": "fraction"}, target=keeps).target.keeps == [0.5, 0.3]
 
 
+def test_an_int8_form_is_of_an_onnx_file() -> None:
+    int8 = "dynamic-int8"
+    assert _refused(quantize=int8, outputs=["pt2"]) == ("quantize_without_onnx", "quantize")
+    assert _resolve(quantize=int8, outputs=["onnx"]).quantize == int8
+    assert _resolve(quantize=int8).quantize == int8
+    assert _resolve(outputs=["pt2"]).quantize is None
+
+
 @pytest.mark.parametrize(
     ("arrays", "body", "refusal"),
     [

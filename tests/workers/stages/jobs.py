@@ -16,7 +16,7 @@ from workers.engine.formats import pt2
 from workers.engine.graph.network import Network
 from workers.engine.measure import memory
 from workers.messages import Message, Noticed, Order
-from workers.stages import measure, pipeline
+from workers.stages import measure, pipeline, resources
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -88,6 +88,7 @@ def run_job(
     messages: list[Message] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "_TIMING_SECONDS", 0.0)
+        patch.setattr(resources, "_SECONDS", 0.0)
         patch.setattr(memory, "peak_memory", lambda *_: None)
         pipeline.run(order, workspace, messages.append)
     return Finished(workspace, messages)

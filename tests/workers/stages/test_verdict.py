@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.contract.report import Fidelity, Latency, Measured, Metric
-from workers.stages.verdict import verdict
+from app.contract.report import Fidelity, Latency, Measured, Metric, Quantized
+from workers.stages.verdict import lost, slowed, verdict
 
 CLOSE = Fidelity(relative_error=0.1, cosine=0.99, n=100)
 
@@ -60,3 +60,31 @@ def test_what_is_not_faster_is_not_worth_it_where_time_was_asked_for() -> None:
     assert verdict(original, slower, CLOSE)[0] == "trade_off"
     assert verdict(original, slower, CLOSE, for_time=True)[0] == "not_worth_it"
     assert verdict(original, _measured(50, 50, 0.5, 0.9), CLOSE, for_time=True)[0] == "better"
+
+
+def _int8(milliseconds: float, top1: float | None, fidelity: Fidelity = CLOSE) -> Quantized:
+    floating = _measured(1, 1, milliseconds, top1)
+    return Quantized(
+        bytes=1, latency=floating.latency["onnxruntime"], metric=floating.metric, fidelity=fidelity
+    )
+
+
+def test_an_int8_form_that_is_slower_is_told_of() -> None:
+    floating = _measured(50, 50, 1.0, 0.9)
+    assert slowed(floating, _int8(0.9, 0.9)) is None
+    assert "1.50 of the time" in (slowed(floating, _int8(1.5, 0.9)) or "")
+    untimed = _int8(1.5, 0.9).model_copy(update={"latency": None})
+    assert slowed(floating, untimed) is None
+
+
+def test_an_int8_form_that_loses_more_than_the_noise_is_told_of() -> None:
+    floating = _measured(50, 50, 1.0, 0.9)
+    assert lost(floating, _int8(1.0, 0.95)) is None
+    assert lost(floating, _int8(1.0, 0.885)) is None
+    assert "top1 0.9 → 0.87" in (lost(floating, _int8(1.0, 0.87)) or "")
+
+
+def test_without_labels_an_int8_form_that_is_no_better_than_zeros_is_told_of() -> None:
+    floating, ruined = _measured(50, 50, 1.0, None), CLOSE.model_copy(update={"relative_error": 1.2})
+    assert lost(floating, _int8(1.0, None)) is None
+    assert "zeros" in (lost(floating, _int8(1.0, None, ruined)) or "")

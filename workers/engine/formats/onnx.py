@@ -33,7 +33,7 @@ def write(network: Network, path: Path) -> None:
     says which, or `onnx_too_large` beyond 2 GB.
     """
     model = _convert(export(network.module, network.inputs), _output_names(network))
-    _strip(model)
+    strip(model)
     if model.ByteSize() > MAX_BYTES:
         raise EngineError("onnx_too_large", "The network is larger than the 2 GB an ONNX file can hold.")
     onnx.save_model(model, path)
@@ -80,14 +80,14 @@ def _output_names(network: Network) -> list[str]:
     return [prefix] if count == 1 else [f"{prefix}_{place}" for place in range(count)]
 
 
-def _strip(message: Any) -> None:
+def strip(message: Any) -> None:
     """Drop descriptions and metadata from a protobuf message: they hold source lines and paths."""
     for field, value in message.ListFields():
         if field.name in ("doc_string", "metadata_props"):
             message.ClearField(field.name)
         elif field.message_type is not None:
             for child in [value] if hasattr(value, "ListFields") else value:
-                _strip(child)
+                strip(child)
 
 
 @contextlib.contextmanager

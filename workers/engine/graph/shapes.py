@@ -9,6 +9,7 @@ from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.node import Target
 
+from workers.engine.errors import EngineError
 from workers.engine.graph import recurrent
 from workers.engine.graph.network import Network
 from workers.engine.graph.recurrent import RECURRENT, bind
@@ -18,19 +19,29 @@ from workers.engine.graph.scan import SCAN
 class ShapeInterpreter(Interpreter):
     """Runs a network's graph for batch 1 on tensors without data.
 
-    `current` is the node at work: where a shape cannot be followed, it says where.
+    `current` is the node at work: where a shape cannot be followed, it says where. `steps` is how often that
+    runs: as often as the loop around it.
     """
 
     def __init__(self, network: Network) -> None:
         super().__init__(network.module, garbage_collect_values=True)
         self._network = network
         self.current = "its inputs"
+        self.steps = 1
 
     def follow(self) -> None:
-        """Run the graph; raises what torch raises on shapes that do not fit or depend on values."""
-        with FakeTensorMode(), torch.no_grad():
-            shapes = zip(self._network.inputs, self._network.sizes(), strict=True)
-            self.run(*(torch.empty(size, dtype=spec.dtype) for spec, size in shapes))
+        """Run the graph; raises `EngineError` (`shapes_unknown`) where a shape depends on the values of the
+        inputs, or does not fit."""
+        try:
+            with FakeTensorMode(), torch.no_grad():
+                shapes = zip(self._network.inputs, self._network.sizes(), strict=True)
+                self.run(*(torch.empty(size, dtype=spec.dtype) for spec, size in shapes))
+        except Exception as error:
+            raise EngineError(
+                "shapes_unknown",
+                f"The shapes inside of the network could not be followed at {self.current}.",
+                hint="Export the model so that no shape depends on the values of its inputs.",
+            ) from error
 
     def run_node(self, n: Node) -> Any:
         """One node."""
@@ -56,7 +67,11 @@ class ShapeInterpreter(Interpreter):
         self, body: GraphModule, init: list[Tensor], xs: list[Tensor], weights: list[Tensor]
     ) -> tuple[Tensor, ...]:
         """A loop over time, of which one step is followed."""
-        results = _Step(body, self).run(*init, *(x[0] for x in xs), *weights)
+        self.steps = len(xs[0])
+        try:
+            results = _Step(body, self).run(*init, *(x[0] for x in xs), *weights)
+        finally:
+            self.steps = 1
         carried, emitted = results[: len(init)], results[len(init) :]
         return (*carried, *(value.new_empty((len(xs[0]), *value.shape)) for value in emitted))
 

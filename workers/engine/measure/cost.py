@@ -8,11 +8,9 @@ from typing import Any
 
 from torch import Tag, Tensor
 from torch._ops import OpOverload
-from torch.fx import GraphModule
 from torch.fx.node import Target
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from workers.engine.errors import EngineError
 from workers.engine.graph.network import Network
 from workers.engine.graph.recurrent import RECURRENT, bind
 from workers.engine.graph.scan import SCAN
@@ -46,14 +44,7 @@ def count(network: Network) -> Cost:
     Raises `EngineError` (`shapes_unknown`) where a shape depends on the values of the input.
     """
     counter = _Counter(network)
-    try:
-        counter.follow()
-    except Exception as error:
-        raise EngineError(
-            "shapes_unknown",
-            f"The shapes inside of the network could not be followed at {counter.current}.",
-            hint="Export the model so that no shape depends on the values of its inputs.",
-        ) from error
+    counter.follow()
     macs = {name: value for name, value in counter.macs.items() if value}
     return Cost(parameters(network), sum(macs.values()), macs, tuple(sorted(counter.uncounted)))
 
@@ -70,18 +61,7 @@ class _Counter(ShapeInterpreter):
     def __init__(self, network: Network) -> None:
         super().__init__(network)
         self.macs: Counter[str] = Counter()
-        self.steps = 1
         self.uncounted: set[str] = set()
-
-    def scan(
-        self, body: GraphModule, init: list[Tensor], xs: list[Tensor], weights: list[Tensor]
-    ) -> tuple[Tensor, ...]:
-        """A loop costs its body at every step."""
-        self.steps = len(xs[0])
-        try:
-            return super().scan(body, init, xs, weights)
-        finally:
-            self.steps = 1
 
     def call_function(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if target is SCAN:

@@ -56,7 +56,7 @@ def time_forms(
             str(place): onnx_runner(path, [examples[at] for at in taken], threads)
             for place, (path, taken) in enumerate(files)
         }
-        timed = interleave(runners, seconds=seconds, min_runs=_ROUNDS, max_runs=_MOST_ROUNDS, warm=True)
+        timed = interleave(runners, seconds=seconds, min_runs=_ROUNDS, max_runs=_MOST_ROUNDS, twice=True)
     finally:
         shutil.rmtree(folder)
     return list(timed.values())

@@ -41,19 +41,35 @@ class Runner:
     threads: int
 
 
+Opened = Callable[[Sequence[Tensor]], Runner]
+"""A network that is ready to run: from its inputs in order to their inference."""
+
+
 def onnx_runner(model: Path, examples: Sequence[Tensor], threads: int) -> Runner:
     """Inference of an `.onnx` file in ONNX Runtime; `examples` are its inputs in order.
 
     Raises `EngineError` (`not_runnable`) where ONNX Runtime cannot load the file.
     """
+    return open_onnx(model, threads)(examples)
+
+
+def open_onnx(model: Path, threads: int) -> Opened:
+    """Open an `.onnx` file in ONNX Runtime once, for batches of several sizes.
+
+    Raises `EngineError` (`not_runnable`) where ONNX Runtime cannot load the file.
+    """
     with _runnable("onnxruntime"):
         session = open_session(model, threads)
-        names = [spec.name for spec in session.get_inputs()]
+    names = [spec.name for spec in session.get_inputs()]
+
+    def runner(examples: Sequence[Tensor]) -> Runner:
         feed = {
             name: ort.OrtValue.ortvalue_from_numpy(example.numpy())
             for name, example in zip(names, examples, strict=True)
         }
-    return Runner(lambda: session.run_with_ort_values(None, feed), len(examples[0]), threads)
+        return Runner(lambda: session.run_with_ort_values(None, feed), len(examples[0]), threads)
+
+    return runner
 
 
 def torch_runner(network: Network, examples: Sequence[Tensor], threads: int) -> Runner:
@@ -73,34 +89,37 @@ def interleave(
     min_runs: int = 30,
     max_runs: int = 1000,
     warm: bool = False,
+    twice: bool = False,
 ) -> dict[str, Latency]:
-    """Time every runner once a round, in an order that starts somewhere else each round; with `warm` its
-    call before each timed one is not counted: then its weights are near, as within a network of its own.
+    """Time every runner once a round, in an order that starts somewhere else each round; with `twice` it is
+    called twice in a row, and the second call counts: its weights are then as near as in a network that
+    nothing else runs beside.
 
-    Each is warmed up first. There are at least `min_runs` rounds, then as many as fit into `seconds` in all,
-    at most `max_runs`. The garbage collector is paused; torch's number of threads is restored afterwards.
+    Each is warmed up first, unless all are `warm`. There are at least `min_runs` rounds, then as many as fit
+    into `seconds` in all, at most `max_runs`. The garbage collector is paused; torch's number of threads is
+    restored afterwards.
     Raises `EngineError` (`not_runnable`) where a runner fails.
     """
     names = list(runners)
     milliseconds: dict[str, list[float]] = {name: [] for name in names}
     starts = np.random.default_rng(0)
-    with _undisturbed():
-        for name in names:
-            _warm_up(name, runners[name])
+    with undisturbed():
+        for name in () if warm else names:
+            repeat(name, runners[name], _WARM_UP_SECONDS, least=_WARM_UP_CALLS)
         end = time.perf_counter() + seconds
         for done in range(max_runs):
             if done >= min_runs and time.perf_counter() > end:
                 break
             start = int(starts.integers(len(names)))
             for name in names[start:] + names[:start]:
-                if warm:
-                    _timed(name, runners[name])
-                milliseconds[name].append(_timed(name, runners[name]))
+                if twice:
+                    timed(name, runners[name])
+                milliseconds[name].append(timed(name, runners[name]))
     return {name: _summary(runners[name], milliseconds[name]) for name in names}
 
 
-def _timed(name: str, runner: Runner) -> float:
-    """Milliseconds of one call."""
+def timed(name: str, runner: Runner) -> float:
+    """Milliseconds of one call; raises `EngineError` (`not_runnable`) where it fails."""
     if torch.get_num_threads() != runner.threads:
         torch.set_num_threads(runner.threads)
     with _runnable(name):
@@ -109,12 +128,14 @@ def _timed(name: str, runner: Runner) -> float:
         return (time.perf_counter_ns() - start) / 1e6
 
 
-def _warm_up(name: str, runner: Runner) -> None:
-    end = time.perf_counter() + _WARM_UP_SECONDS
+def repeat(name: str, runner: Runner, seconds: float, least: int = 1) -> int:
+    """Call it for so long and so often at least; how often it was called. Raises like `timed`."""
+    end = time.perf_counter() + seconds
     calls = 0
-    while calls < _WARM_UP_CALLS or time.perf_counter() < end:
-        _timed(name, runner)
+    while calls < least or time.perf_counter() < end:
+        timed(name, runner)
         calls += 1
+    return calls
 
 
 def _summary(runner: Runner, milliseconds: list[float]) -> Latency:
@@ -123,7 +144,8 @@ def _summary(runner: Runner, milliseconds: list[float]) -> Latency:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
+    """While this lasts, the garbage collector is paused; afterwards torch has its number of threads back."""
     threads, collecting = torch.get_num_threads(), gc.isenabled()
     gc.collect()
     gc.disable()

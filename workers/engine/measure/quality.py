@@ -1,7 +1,7 @@
 """How good a network is at its task, each number with its 95 % confidence interval."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -40,17 +40,19 @@ def predict(
     arrays: Mapping[str, NDArray[np.generic]],
     batch_size: int,
     device: torch.device | str = "cpu",
+    form: Callable[..., object] | None = None,
 ) -> Tensor:
     """The network's first output for every row of `arrays`, in order, on the CPU.
 
     `arrays` has one array for each input, in the order of `network.inputs`, rows first; values are cast to
     the input's dtype and moved to `device`, where the network's weights lie already. A network exported for
-    certain batches gets those, the last one filled up with repeated rows.
+    certain batches gets those, the last one filled up with repeated rows. Another `form` of the network is
+    called in its place.
     Raises `EngineError` (`outputs_without_rows`) where the first output has not one row for each example.
     """
     with torch.inference_mode():
         outputs = [
-            _rows(network(*batch), len(batch[0]))[:rows].cpu()
+            _rows((form or network)(*batch), len(batch[0]))[:rows].cpu()
             for rows, batch in _batches(network, arrays, batch_size, torch.device(device))
         ]
     return torch.cat(outputs)

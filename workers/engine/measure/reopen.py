@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from workers.engine import clean_process
 from workers.engine.errors import EngineError
 
-Format = Literal["pt2", "onnx"]
+Format = Literal["pt2", "onnx", "int8"]
 Arrays = Sequence[NDArray[np.generic]]
 
 TOLERANCES: Mapping[Format, float] = {
     "pt2": 1e-5,  # the same kernels: only the order of sums over threads may differ
     "onnx": 1e-4,  # other kernels and fused operators: rounding adds up over the layers
+    "int8": 2e-2,  # the last bit of a sum may take an activation to the next of 256 steps
 }
 
 
@@ -38,13 +39,13 @@ def agree(
 ) -> Agreement:
     """Open an artifact with stock torch or stock ONNX Runtime in a clean process, run it and compare.
 
-    `inputs` and `expected` are `.npz` files with the inputs and outputs in order, rows first. `tolerance`
-    bounds the relative difference; by default `TOLERANCES` of the format.
+    `inputs` and `expected` are `.npz` files with the inputs and outputs in order, rows first. "int8" is ONNX
+    with integers inside. `tolerance` bounds the relative difference; by default `TOLERANCES` of the format.
     Raises `EngineError`: `artifact_unreadable` where the artifact does not open or run, `artifact_disagrees`
     where its outputs differ in number, shape or by more than the tolerance.
     """
     arguments = {"artifact": str(artifact), "inputs": str(inputs), "expected": str(expected)}
-    probe = {"pt2": probe_pt2, "onnx": probe_onnx}[file_format]
+    probe = probe_pt2 if file_format == "pt2" else probe_onnx
     try:
         agreement = Agreement(**clean_process.run(probe, arguments, timeout))
     except clean_process.ProcessFailed as error:
@@ -52,7 +53,8 @@ def agree(
     limit = TOLERANCES[file_format] if tolerance is None else tolerance
     if not agreement.max_relative_difference <= limit:
         raise _disagrees(
-            f"differ by {agreement.max_relative_difference:.2g}, more than {limit:.2g}, relatively"
+            f"differ by {agreement.max_relative_difference:.2g}, more than {limit:.2g}, relatively",
+            file_format,
         )
     return agreement
 
@@ -102,15 +104,16 @@ def _unreadable(file_format: str) -> EngineError:
     return EngineError(
         "artifact_unreadable",
         f"The {file_format} artifact could not be opened and run in a clean process.",
-        hint="Leave this format out of `outputs`; the other formats are not affected.",
-        field="outputs",
+        **_way_out(file_format),
     )
 
 
-def _disagrees(how: str) -> EngineError:
-    return EngineError(
-        "artifact_disagrees",
-        f"The outputs of the artifact {how}.",
-        hint="Leave this format out of `outputs`; the other formats are not affected.",
-        field="outputs",
-    )
+def _disagrees(how: str, file_format: str = "") -> EngineError:
+    return EngineError("artifact_disagrees", f"The outputs of the artifact {how}.", **_way_out(file_format))
+
+
+def _way_out(file_format: str) -> dict[str, str]:
+    if file_format == "int8":
+        return {"hint": "Leave out `quantize`; the other artifacts are not affected.", "field": "quantize"}
+    hint = "Leave this format out of `outputs`; the other formats are not affected."
+    return {"hint": hint, "field": "outputs"}

@@ -37,6 +37,12 @@ def test_runners_take_turns_and_nobody_is_always_first() -> None:
     assert {latency.runs for latency in timed.values()} == {40}
 
 
+def test_what_is_warm_is_timed_from_its_first_call() -> None:
+    calls: list[int] = []
+    timed = interleave({"a": Runner(lambda: calls.append(1), 1, 1)}, seconds=0, min_runs=3, warm=True)
+    assert (timed["a"].runs, len(calls)) == (3, 3)
+
+
 def test_fast_calls_run_more_often_but_not_without_end() -> None:
     runner = {"fast": Runner(lambda: None, 1, 1)}
     assert interleave(runner, seconds=60, max_runs=200)["fast"].runs == 200

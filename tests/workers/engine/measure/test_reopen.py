@@ -90,10 +90,21 @@ def test_a_looser_tolerance_accepts_what_the_default_refuses(onnx: Path) -> None
     assert agreement.max_relative_difference == pytest.approx(0.01 / 1.01, rel=1e-3)
 
 
-@pytest.mark.parametrize("file_format", ["pt2", "onnx"])
+def test_an_int8_form_may_be_a_step_off_and_no_more(onnx: Path) -> None:
+    y = np.load(onnx / "expected.npz")["y"]
+    for factor in (1.01, 1.1):
+        np.savez(onnx / f"{factor}.npz", y=y * factor)
+    assert agree(onnx / "model.onnx", "int8", onnx / "inputs.npz", onnx / "1.01.npz").n == 4
+    with pytest.raises(EngineError) as caught:
+        agree(onnx / "model.onnx", "int8", onnx / "inputs.npz", onnx / "1.1.npz")
+    assert (caught.value.code, caught.value.field) == ("artifact_disagrees", "quantize")
+
+
+@pytest.mark.parametrize("file_format", ["pt2", "onnx", "int8"])
 def test_what_does_not_open_is_unreadable_and_names_no_path(onnx: Path, file_format: Format) -> None:
     (onnx / "broken").write_bytes(b"PK\x03\x04 but no more")
     with pytest.raises(EngineError) as caught:
         agree(onnx / "broken", file_format, onnx / "inputs.npz", onnx / "expected.npz")
     assert caught.value.code == "artifact_unreadable"
+    assert caught.value.field == ("quantize" if file_format == "int8" else "outputs")
     assert str(onnx) not in caught.value.detail
