@@ -171,7 +171,8 @@ class Attempt:
             "parent": os.getpid(),
             "memory-bytes": settings.job_memory_bytes,
             "cpu-seconds": settings.job_seconds * self._threads(),
-            "file-bytes": 4 * settings.max_upload_bytes,  # no file a job writes is much larger than its model
+            # The largest file a job writes: its model four times, as fine-tuning holds it.
+            "file-bytes": 5 * settings.max_upload_bytes,
         }
         return [*self._bench.child, str(root), *(f"--{name}={value}" for name, value in limits.items())]
 

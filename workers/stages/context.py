@@ -37,6 +37,7 @@ _SHARES = {
 }
 _ETA_AFTER_SECONDS = 3.0
 _NOTICES = "notices.jsonl"
+_RESUMABLE = frozenset({Stage.FINETUNE})  # they judge for themselves what a lost attempt left
 
 T = TypeVar("T")
 
@@ -111,9 +112,13 @@ class Context:
         return folder
 
     def start(self, stage: Stage) -> None:
-        """Begin a stage: its clock, and its folder, empty of what a lost attempt may have left."""
+        """Begin a stage: its clock, and its folder, empty of what a lost attempt may have left; a stage that
+        can go on from there finds all of it but the notices."""
         self._stage, self._stage_began = stage, time.monotonic()
-        shutil.rmtree(self.folder(stage))
+        if stage in _RESUMABLE:
+            (self.folder(stage) / _NOTICES).unlink(missing_ok=True)
+        else:
+            shutil.rmtree(self.folder(stage))
         self.emit(StageStarted(stage=stage))
 
     def finish(self, stage: Stage) -> None:

@@ -1,19 +1,32 @@
-"""Recovery: every candidate, and the original as their control, train for the same steps on the same rows."""
+"""Recovery: every candidate, and the original as their control, train by the same rules on the same rows.
 
-from collections.abc import Callable
+A lost attempt is gone on with: networks that it finished stay, the one that it was at goes on after its last
+epoch. What does not fit this job, or was damaged, is made anew.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator
+from functools import lru_cache
 from pathlib import Path
 
-from app.contract.report import TrainingPoint
-from app.contract.spec import Finetune, Task
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from app.contract.base import Contract
+from app.contract.report import LOWER_IS_BETTER, TrainingPoint
+from app.contract.spec import Task
 from app.contract.status import Stage
 from workers.engine import finetune
+from workers.engine.checkpoint import Checkpoint, fingerprint
 from workers.engine.data import Examples
+from workers.engine.finetune import Judged
 from workers.engine.formats import pt2
 from workers.engine.graph.network import Network
 from workers.engine.graph.outputs import outputs_are
 from workers.engine.graph.surgery import place
 from workers.engine.losses import Goal, Loss, make_loss
 from workers.stages import judge
+from workers.stages.calibration import candidate_judge
 from workers.stages.context import Context, load, save
 from workers.stages.decompose import decomposed
 
@@ -26,39 +39,54 @@ _GOALS: dict[Task, Goal] = {
 }
 
 
+class _Done(Contract):
+    """That a network is trained: what the training was about (a fingerprint), the file it made, and after how
+    many of its epochs the weights were as they are kept."""
+
+    about: str
+    sha256: str
+    kept: int
+    epochs: int
+
+
 def run(context: Context) -> None:
     """Train and write what was trained; without train data or epochs there is nothing to do."""
-    examples, asked = context.splits.fit, context.spec.finetune
-    if examples is None or asked.epochs == 0:
-        return
-    schedule = _schedule(context, examples, asked)
-    if not schedule.steps(len(examples)):
-        context.notice(
-            "not_finetuned", f"{len(examples)} rows to train on fill no batch of {schedule.batch_size}."
-        )
-        return
-    names = [f"candidate-{index}" for index in range(_candidates(context))]
-    if _metric_exists(context):
-        names.append(CONTROL)
+    schedule = _schedule(context)
+    names = list(_names(context)) if schedule else []
+    _keep(context, names)
     for position, name in enumerate(names):
-        student = _student(context, name)
-        _train(context, student, examples, schedule, name, _advance(context, position, len(names)))
+        if schedule is not None and context.splits.fit is not None:
+            advance = _advance(context, position, len(names))
+            _tell(context, name, _trained(context, context.splits.fit, schedule, name, advance))
 
 
 def trained(context: Context, name: str) -> Path | None:
     """The trained network of that name, where this stage made one."""
-    path = context.folder(Stage.FINETUNE) / f"{name}.pt2"
+    path = _path(context, name, "pt2")
     return path if path.exists() else None
 
 
 def curve(context: Context, name: str) -> list[TrainingPoint]:
     """The training curve of that name; empty where nothing was trained."""
-    path = context.folder(Stage.FINETUNE) / f"{name}.json"
+    path = _path(context, name, "json")
     return load(path, list[TrainingPoint]) if path.exists() else []
 
 
-def _candidates(context: Context) -> int:
-    return len(decomposed(context))
+def _path(context: Context, name: str, suffix: str) -> Path:
+    return context.folder(Stage.FINETUNE) / f"{name}.{suffix}"
+
+
+def _names(context: Context) -> Iterator[str]:
+    yield from (f"candidate-{index}" for index in range(len(decomposed(context))))
+    if _metric_exists(context):
+        yield CONTROL
+
+
+def _keep(context: Context, names: Collection[str]) -> None:
+    """Delete what another job left of other networks."""
+    for path in context.folder(Stage.FINETUNE).iterdir():
+        if path.is_file() and path.name.partition(".")[0] not in {*names, "notices"}:
+            path.unlink()
 
 
 def _metric_exists(context: Context) -> bool:
@@ -66,9 +94,16 @@ def _metric_exists(context: Context) -> bool:
     return context.task is not Task.NONE and test is not None and test.target is not None
 
 
-def _schedule(context: Context, examples: Examples, asked: Finetune) -> finetune.Schedule:
+def _schedule(context: Context) -> finetune.Schedule | None:
+    examples, asked = context.splits.fit, context.spec.finetune
+    if examples is None or asked.epochs == 0:
+        return None
     batch = context.original.batch_size(min(asked.batch_size, len(examples)))
-    return finetune.Schedule(asked.epochs, asked.learning_rate, batch, context.spec.seed)
+    schedule = finetune.Schedule(asked.epochs, asked.learning_rate, batch, context.spec.seed, asked.patience)
+    if schedule.steps(len(examples)):
+        return schedule
+    context.notice("not_finetuned", f"{len(examples)} rows to train on fill no batch of {batch}.")
+    return None
 
 
 def _student(context: Context, name: str) -> Network:
@@ -77,24 +112,74 @@ def _student(context: Context, name: str) -> Network:
     return pt2.read(context.folder(Stage.DECOMPOSE) / f"{name}.pt2")
 
 
-def _train(
+def _trained(
     context: Context,
-    student: Network,
     examples: Examples,
     schedule: finetune.Schedule,
     name: str,
     advance: Callable[[int, int], None],
-) -> None:
-    teacher = context.original.copy()
+) -> _Done:
+    """Train the network of that name, unless that is done."""
+    student, teacher = _student(context, name), context.original.copy()
+    said = (repr(schedule), context.spec.finetune.model_dump_json(), context.task.value)
+    about = fingerprint((student, teacher), examples, *said)
+    done = _done(context, name)
+    if done is not None and done.about == about:
+        return done
     for network in (student, teacher):
         place(network.module, context.device)
-    points = finetune.finetune(
-        student, teacher, examples, schedule, _loss(context), judge=_judge(context), advance=advance
+    checkpoint = Checkpoint(_path(context, name, "checkpoint"), about)
+    found = finetune.finetune(
+        student,
+        teacher,
+        examples,
+        schedule,
+        _loss(context),
+        judge=_judge(context),
+        advance=advance,
+        checkpoint=checkpoint,
     )
     place(student.module, "cpu")
-    pt2.write(student, context.folder(Stage.FINETUNE) / f"{name}.pt2")
-    curve = [TrainingPoint(step=point.step, loss=point.loss, metric=point.metric) for point in points]
-    save(context.folder(Stage.FINETUNE) / f"{name}.json", curve)
+    done = _finished(context, name, student, found, about)
+    checkpoint.remove()
+    return done
+
+
+def _finished(context: Context, name: str, student: Network, found: finetune.Trained, about: str) -> _Done:
+    """Write network and curve, and last that they are whole."""
+    path = _path(context, name, "pt2")
+    pt2.write(student, path)
+    points = [TrainingPoint(step=point.step, loss=point.loss, metric=point.metric) for point in found.curve]
+    save(_path(context, name, "json"), points)
+    done = _Done(about=about, sha256=_digest(path), kept=found.kept, epochs=found.epochs)
+    save(_path(context, name, "done"), done)
+    return done
+
+
+def _done(context: Context, name: str) -> _Done | None:
+    """What is said of a finished network; None where there is none, or its file is not what was written."""
+    path = _path(context, name, "done")
+    try:
+        done = load(path, _Done)
+        curve(context, name)
+        return done if done.sha256 == _digest(_path(context, name, "pt2")) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tell(context: Context, name: str, done: _Done) -> None:
+    if done.kept < done.epochs:
+        when = f"after epoch {done.kept}" if done.kept else "before any training"
+        context.notice(
+            "kept_earlier_epoch",
+            f"Of {done.epochs} epochs of {name} none was better on the rows kept for selection than the "
+            f"weights {when}, which were kept.",
+        )
 
 
 def _loss(context: Context) -> Loss:
@@ -102,18 +187,39 @@ def _loss(context: Context) -> Loss:
     return make_loss(_GOALS[context.task], kind, distill=context.spec.finetune.distill)
 
 
-def _judge(context: Context) -> Callable[[Network], float | None]:
-    """The metric on the rows kept for selection: never on the test rows."""
+def _judge(context: Context) -> Callable[[Network], Judged]:
+    """The metric on the rows kept for selection, never on the test rows; where there is none, how far the
+    outputs on those rows are from the original's."""
     examples = context.splits.selection
 
-    def value(network: Network) -> float | None:
+    def value(network: Network) -> Judged:
         if examples is None or not judge.judgeable(context, examples):
-            return None
+            return Judged()
         predicted = judge.outputs(network, examples, context.device)
         found = judge.metric(context, predicted, examples)
-        return found.value if found else None
+        if found is None:
+            return Judged()
+        return Judged(found.value, found.value if found.name in LOWER_IS_BETTER else -found.value)
 
-    return value
+    distance = lru_cache(maxsize=1)(lambda: candidate_judge(context))
+
+    def judged(network: Network) -> Judged:
+        found = value(network)
+        if found.loss is not None or not distance():
+            return found
+        return Judged(loss=distance().divergence(_on_cpu(network, context.device)))
+
+    return judged
+
+
+def _on_cpu(network: Network, device: str) -> Callable[..., object]:
+    """A network on a device, for inputs and outputs that are not there."""
+
+    def run(*inputs: Tensor) -> object:
+        outputs = network(*(tensor.to(device) for tensor in inputs))
+        return pytree.tree_map(lambda leaf: leaf.cpu() if isinstance(leaf, Tensor) else leaf, outputs)
+
+    return run
 
 
 def _advance(context: Context, position: int, of: int) -> Callable[[int, int], None]:
