@@ -12,6 +12,7 @@ from torch import Tensor
 
 from workers.engine.checkpoint import Checkpoint, tensors
 from workers.engine.data import Examples
+from workers.engine.decay import energy, products
 from workers.engine.errors import EngineError
 from workers.engine.graph.network import Network
 from workers.engine.graph.surgery import set_training
@@ -27,7 +28,8 @@ _CURVE_POINTS = 50
 class Schedule:
     """How long and how fast: AdamW, a short linear warm-up, then a cosine down to zero.
 
-    Training ends after `epochs`, or earlier once `patience` epochs in a row brought nothing better.
+    Training ends after `epochs`, or earlier once `patience` epochs in a row brought nothing better. `decay`
+    times the energy of the factorised weights is added to the loss, not to the curve.
     """
 
     epochs: int
@@ -35,6 +37,7 @@ class Schedule:
     batch_size: int
     seed: int
     patience: int | None = None
+    decay: float = 0.0
 
     def steps(self, rows: int) -> int:
         """How many optimiser steps that makes of `rows` rows, where nothing ends it earlier."""
@@ -143,6 +146,7 @@ class _Run:
         self._losses: list[float] = []
         self._at_start: float | None = None
         self._best = _Best()
+        self._products = products(student) if schedule.decay else []
         self._rows = np.random.default_rng(schedule.seed)
         parameters = list(student.module.parameters())
         self._device = str(parameters[0].device)
@@ -231,12 +235,17 @@ class _Run:
             self._curve.append(Point(0, float(value.detach()), self._at_start))
             self._at_start = None
         self._optimizer.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]  # torch's own gap
+        self._decayed(value).backward()  # type: ignore[no-untyped-call]  # torch's own gap
         torch.nn.utils.clip_grad_norm_(self._student.module.parameters(), _GRADIENT_NORM)
         self._optimizer.step()
         self._scheduler.step()
         self._losses.append(float(value.detach()))
         self._done += 1
+
+    def _decayed(self, value: Tensor) -> Tensor:
+        if not self._products:
+            return value
+        return value + self._schedule.decay * energy(self._student, self._products)
 
 
 def _copied(values: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -99,7 +99,9 @@ def _schedule(context: Context) -> finetune.Schedule | None:
     if examples is None or asked.epochs == 0:
         return None
     batch = context.original.batch_size(min(asked.batch_size, len(examples)))
-    schedule = finetune.Schedule(asked.epochs, asked.learning_rate, batch, context.spec.seed, asked.patience)
+    schedule = finetune.Schedule(
+        asked.epochs, asked.learning_rate, batch, context.spec.seed, asked.patience, asked.decay
+    )
     if schedule.steps(len(examples)):
         return schedule
     context.notice("not_finetuned", f"{len(examples)} rows to train on fill no batch of {batch}.")

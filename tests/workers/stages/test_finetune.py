@@ -14,6 +14,7 @@ from app.contract.spec import JobSpec
 from app.contract.status import Stage
 from tests.workers.engine.networks import write_example
 from tests.workers.stages.jobs import run_job
+from workers.engine.decay import energy, products
 from workers.engine.formats import pt2
 from workers.messages import Advanced, Message, Noticed, Order
 from workers.stages import finetune, judge, pipeline
@@ -213,6 +214,21 @@ def test_patience_ends_it(decomposition: Path, tmp_path: Path, monkeypatch: pyte
     _with_metrics(monkeypatch, "top1", 0.1, 0.5, 0.3)
     context = _run(workspace, epochs=9, patience=1)
     assert finetune.curve(context, "control")[-1].step == 2 * 3
+
+
+def test_decay_keeps_the_products_small(
+    decomposition: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    energies = []
+    for decay in (0.0, 0.1):
+        _with_metrics(monkeypatch, "top1", 0.1, 0.2, 0.3, 0.4)
+        workspace = _copied(decomposition, tmp_path / str(decay))
+        context = _run(workspace, decay=decay, learning_rate=0.01)
+        path = finetune.trained(context, "candidate-1")
+        assert path is not None
+        network = pt2.read(path)
+        energies.append(float(energy(network, products(network)).detach()))
+    assert 0 < energies[1] < energies[0]
 
 
 def test_without_a_metric_the_distance_to_the_original_decides(tmp_path: Path) -> None:
