@@ -2,7 +2,7 @@
 
 import hashlib
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class Checkpoint:
             path.unlink(missing_ok=True)
 
 
-def fingerprint(networks: Iterable[Network], examples: Examples, *said: str) -> str:
+def fingerprint(networks: Iterable[Network], examples: Iterable[Examples], *said: str) -> str:
     """A SHA-256 over everything that decides how a training goes: the weights of networks, the rows, and what
     else is said about it."""
     digest = hashlib.sha256(repr(said).encode())
@@ -56,7 +56,7 @@ def fingerprint(networks: Iterable[Network], examples: Examples, *said: str) -> 
         digest.update(network.module.code.encode())
         for path, tensor in tensors(network).items():
             _add(digest, path, tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
-    arrays = [*examples.inputs, *([] if examples.target is None else [examples.target])]
+    arrays = [array for each in examples for array in (*each.inputs, each.target) if array is not None]
     for index, array in enumerate(arrays):
         _add(digest, f"{index}: {array.dtype} {array.shape}", array)
     return digest.hexdigest()
@@ -65,6 +65,13 @@ def fingerprint(networks: Iterable[Network], examples: Examples, *said: str) -> 
 def tensors(network: Network) -> dict[str, Tensor]:
     """The parameters and buffers by path: what training changes."""
     return dict([*network.module.named_parameters(), *network.module.named_buffers()])
+
+
+def fill(network: Network, values: Mapping[str, Tensor]) -> None:
+    """Put values, by path, in the place of those parameters and buffers, in place."""
+    with torch.no_grad():
+        for path, tensor in tensors(network).items():
+            tensor.copy_(values[path])
 
 
 def _add(digest: Any, name: str, array: NDArray[np.generic]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workers.engine.checkpoint import Checkpoint, tensors
+from workers.engine.checkpoint import Checkpoint, fill, tensors
 from workers.engine.data import Examples
 from workers.engine.decay import energy, products
 from workers.engine.errors import EngineError
@@ -189,7 +189,7 @@ class _Run:
         """Leave the student as it was best."""
         kept = self._epochs if self._best.weights is None else self._best.epoch
         if kept < self._epochs and self._best.weights is not None:
-            _fill(self._student, self._best.weights)
+            fill(self._student, self._best.weights)
         return Trained(self._curve, kept, self._epochs)
 
     def state(self) -> dict[str, Any]:
@@ -209,7 +209,7 @@ class _Run:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
-        _fill(self._student, state["weights"])
+        fill(self._student, state["weights"])
         self._done, self._epochs = state["counts"]
         self._best = _Best(*state["best"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -250,12 +250,6 @@ class _Run:
 
 def _copied(values: dict[str, Tensor]) -> dict[str, Tensor]:
     return {path: value.detach().to("cpu", copy=True) for path, value in values.items()}
-
-
-def _fill(network: Network, values: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        for path, tensor in tensors(network).items():
-            tensor.copy_(values[path])
 
 
 def _generators(device: str) -> list[Tensor]:

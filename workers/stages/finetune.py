@@ -6,19 +6,16 @@ epoch. What does not fit this job, or was damaged, is made anew.
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-
-from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from app.contract.base import Contract
 from app.contract.report import LOWER_IS_BETTER, TrainingPoint
 from app.contract.spec import Task
 from app.contract.status import Stage
 from workers.engine import finetune
-from workers.engine.checkpoint import Checkpoint, fingerprint
-from workers.engine.data import Examples
+from workers.engine.checkpoint import Checkpoint, fill, fingerprint, tensors
 from workers.engine.finetune import Judged
 from workers.engine.formats import pt2
 from workers.engine.graph.network import Network
@@ -29,8 +26,10 @@ from workers.stages import judge
 from workers.stages.calibration import candidate_judge
 from workers.stages.context import Context, load, save
 from workers.stages.decompose import decomposed
+from workers.stages.refine import can_refine, refine
 
 CONTROL = "control"
+_REFINEMENT = 0.3  # of the time that a network takes
 _GOALS: dict[Task, Goal] = {
     Task.CLASSIFICATION: "classes",
     Task.LANGUAGE_MODELING: "classes",
@@ -40,24 +39,24 @@ _GOALS: dict[Task, Goal] = {
 
 
 class _Done(Contract):
-    """That a network is trained: what the training was about (a fingerprint), the file it made, and after how
-    many of its epochs the weights were as they are kept."""
+    """That a network is trained: what the training was about (a fingerprint), the file it made, after how
+    many of its epochs the weights were as they are kept, and whether a refinement, if any, did it good."""
 
     about: str
     sha256: str
     kept: int
     epochs: int
+    refined: bool
 
 
 def run(context: Context) -> None:
-    """Train and write what was trained; without train data or epochs there is nothing to do."""
+    """Train and write what was trained; without rows to do it on there is nothing to do."""
     schedule = _schedule(context)
-    names = list(_names(context)) if schedule else []
+    names = list(_names(context, schedule))
     _keep(context, names)
     for position, name in enumerate(names):
-        if schedule is not None and context.splits.fit is not None:
-            advance = _advance(context, position, len(names))
-            _tell(context, name, _trained(context, context.splits.fit, schedule, name, advance))
+        part = _Part(context, schedule, position / len(names), (position + 1) / len(names))
+        _tell(context, name, _trained(part, name))
 
 
 def trained(context: Context, name: str) -> Path | None:
@@ -76,9 +75,25 @@ def _path(context: Context, name: str, suffix: str) -> Path:
     return context.folder(Stage.FINETUNE) / f"{name}.{suffix}"
 
 
-def _names(context: Context) -> Iterator[str]:
-    yield from (f"candidate-{index}" for index in range(len(decomposed(context))))
-    if _metric_exists(context):
+@dataclass(frozen=True)
+class _Part:
+    """What is done to one network, and which part of the stage that is."""
+
+    context: Context
+    schedule: finetune.Schedule | None
+    start: float
+    end: float
+
+    @property
+    def middle(self) -> float:
+        """Where the refinement ends and the training begins."""
+        return self.start + _REFINEMENT * (self.end - self.start) if self.schedule else self.end
+
+
+def _names(context: Context, schedule: finetune.Schedule | None) -> Iterator[str]:
+    if schedule or can_refine(context):
+        yield from (f"candidate-{index}" for index in range(len(decomposed(context))))
+    if schedule and _metric_exists(context):
         yield CONTROL
 
 
@@ -114,48 +129,72 @@ def _student(context: Context, name: str) -> Network:
     return pt2.read(context.folder(Stage.DECOMPOSE) / f"{name}.pt2")
 
 
-def _trained(
-    context: Context,
-    examples: Examples,
-    schedule: finetune.Schedule,
-    name: str,
-    advance: Callable[[int, int], None],
-) -> _Done:
-    """Train the network of that name, unless that is done."""
+def _trained(part: _Part, name: str) -> _Done:
+    """Refine and train the network of that name, unless that is done."""
+    context = part.context
     student, teacher = _student(context, name), context.original.copy()
-    said = (repr(schedule), context.spec.finetune.model_dump_json(), context.task.value)
-    about = fingerprint((student, teacher), examples, *said)
+    about = _about(part, student)
     done = _done(context, name)
     if done is not None and done.about == about:
         return done
     for network in (student, teacher):
         place(network.module, context.device)
-    checkpoint = Checkpoint(_path(context, name, "checkpoint"), about)
-    found = finetune.finetune(
-        student,
-        teacher,
-        examples,
-        schedule,
-        _loss(context),
-        judge=_judge(context),
-        advance=advance,
-        checkpoint=checkpoint,
-    )
+    kept = [Checkpoint(_path(context, name, suffix), about) for suffix in ("refined", "checkpoint")]
+    refined = name == CONTROL or _refined(part, student, teacher, kept[0])
+    found = _finetuned(part, student, teacher, kept[1])
     place(student.module, "cpu")
-    done = _finished(context, name, student, found, about)
-    checkpoint.remove()
+    written = _write(context, name, student, found)
+    done = _Done(about=about, sha256=written, kept=found.kept, epochs=found.epochs, refined=refined)
+    save(_path(context, name, "done"), done)
+    for checkpoint in kept:
+        checkpoint.remove()
     return done
 
 
-def _finished(context: Context, name: str, student: Network, found: finetune.Trained, about: str) -> _Done:
-    """Write network and curve, and last that they are whole."""
+def _refined(part: _Part, student: Network, teacher: Network, checkpoint: Checkpoint) -> bool:
+    """Refine the network where that was asked for; False where that came to nothing."""
+    if not can_refine(part.context):
+        return True
+    state = checkpoint.load()
+    if state is None:
+        better = refine(part.context, student, teacher, _advance(part.context, part.start, part.middle))
+        checkpoint.save({"better": better, "weights": tensors(student)})
+        return better
+    fill(student, state["weights"])
+    return bool(state["better"])
+
+
+def _finetuned(part: _Part, student: Network, teacher: Network, checkpoint: Checkpoint) -> finetune.Trained:
+    context, examples = part.context, part.context.splits.fit
+    if part.schedule is None or examples is None:
+        return finetune.Trained([], 0, 0)
+    return finetune.finetune(
+        student,
+        teacher,
+        examples,
+        part.schedule,
+        _loss(context),
+        judge=_judge(context),
+        advance=_advance(context, part.middle, part.end),
+        checkpoint=checkpoint,
+    )
+
+
+def _about(part: _Part, student: Network) -> str:
+    """The fingerprint of what is done to a network."""
+    context = part.context
+    rows = [each for each in (context.splits.fit, context.splits.calibration) if each is not None]
+    said = (repr(part.schedule), context.spec.finetune.model_dump_json(), context.task.value)
+    return fingerprint((student, context.original), rows, *said)
+
+
+def _write(context: Context, name: str, student: Network, found: finetune.Trained) -> str:
+    """Write network and curve; the network's digest."""
     path = _path(context, name, "pt2")
     pt2.write(student, path)
     points = [TrainingPoint(step=point.step, loss=point.loss, metric=point.metric) for point in found.curve]
     save(_path(context, name, "json"), points)
-    done = _Done(about=about, sha256=_digest(path), kept=found.kept, epochs=found.epochs)
-    save(_path(context, name, "done"), done)
-    return done
+    return _digest(path)
 
 
 def _done(context: Context, name: str) -> _Done | None:
@@ -175,6 +214,12 @@ def _digest(path: Path) -> str:
 
 
 def _tell(context: Context, name: str, done: _Done) -> None:
+    if not done.refined:
+        context.notice(
+            "not_refined",
+            f"Refining {name} block by block brought it no nearer to the original on the rows kept for "
+            "selection, and was undone.",
+        )
     if done.kept < done.epochs:
         when = f"after epoch {done.kept}" if done.kept else "before any training"
         context.notice(
@@ -209,23 +254,15 @@ def _judge(context: Context) -> Callable[[Network], Judged]:
         found = value(network)
         if found.loss is not None or not distance():
             return found
-        return Judged(loss=distance().divergence(_on_cpu(network, context.device)))
+        return Judged(loss=distance().divergence(judge.on_cpu(network, context.device)))
 
     return judged
 
 
-def _on_cpu(network: Network, device: str) -> Callable[..., object]:
-    """A network on a device, for inputs and outputs that are not there."""
+def _advance(context: Context, start: float, end: float) -> Callable[[int, int], None]:
+    """Takes progress within a part of the stage."""
 
-    def run(*inputs: Tensor) -> object:
-        outputs = network(*(tensor.to(device) for tensor in inputs))
-        return pytree.tree_map(lambda leaf: leaf.cpu() if isinstance(leaf, Tensor) else leaf, outputs)
-
-    return run
-
-
-def _advance(context: Context, position: int, of: int) -> Callable[[int, int], None]:
-    def advance(done: int, steps: int) -> None:
-        context.advance(Stage.FINETUNE, (position + done / max(1, steps)) / of)
+    def advance(done: int, of: int) -> None:
+        context.advance(Stage.FINETUNE, start + (end - start) * done / max(1, of))
 
     return advance

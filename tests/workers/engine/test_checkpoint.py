@@ -109,17 +109,17 @@ def test_another_schedules_state_is_ignored(finished: Path, tmp_path: Path) -> N
 def test_a_fingerprint_tells_weights_statistics_rows_and_words_apart() -> None:
     student, teacher = training.networks()
     rows = training.examples()
-    known = {fingerprint((student, teacher), rows, "a")}
-    assert fingerprint(training.networks(), training.examples(), "a") in known
-    known |= {fingerprint((teacher, student), rows, "a"), fingerprint((student, teacher), rows, "a", "b")}
+    known = {fingerprint((student, teacher), [rows], "a")}
+    assert fingerprint(training.networks(), [training.examples()], "a") in known
+    known |= {fingerprint((teacher, student), [rows], "a"), fingerprint((student, teacher), [rows], "a", "b")}
     other = Examples((np.concatenate([rows.inputs[0][1:], rows.inputs[0][:1]]),), None, rows.dtypes)
-    known.add(fingerprint((student, teacher), other, "a"))
+    known.add(fingerprint((student, teacher), [other], "a"))
     labelled = Examples(rows.inputs, np.zeros(len(rows)), rows.dtypes)
-    known.add(fingerprint((student, teacher), labelled, "a"))
+    known.add(fingerprint((student, teacher), [labelled], "a"))
     for path in ("0.bias", "1.running_mean"):
         changed = student.copy()
         changed.module.state_dict()[path].data[0] += 1
-        known.add(fingerprint((changed, teacher), rows, "a"))
+        known.add(fingerprint((changed, teacher), [rows], "a"))
     assert len(known) == 7
 
 

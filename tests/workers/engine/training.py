@@ -47,7 +47,7 @@ def examples() -> Examples:
 
 def checkpoint(folder: Path, schedule: Schedule = SCHEDULE) -> Checkpoint:
     """The training's, where `schedule` is its own."""
-    return Checkpoint(folder / "state", fingerprint(networks(), examples(), repr(schedule)))
+    return Checkpoint(folder / "state", fingerprint(networks(), [examples()], repr(schedule)))
 
 
 def train(folder: Path, schedule: Schedule = SCHEDULE, *, say: bool = False) -> tuple[Network, Trained]:

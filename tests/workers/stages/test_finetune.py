@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from app.contract.report import Metric
 from app.contract.spec import JobSpec
 from app.contract.status import Stage
-from tests.workers.engine.networks import write_example
+from tests.workers.engine.networks import seeded, vector_network, write_example
 from tests.workers.stages.jobs import run_job
 from workers.engine.decay import energy, products
 from workers.engine.formats import pt2
+from workers.engine.graph.network import Network
 from workers.messages import Advanced, Message, Noticed, Order
-from workers.stages import finetune, judge, pipeline
+from workers.stages import finetune, judge, pipeline, refine
+from workers.stages.calibration import candidate_judge
 from workers.stages.context import Context
 from workers.stages.decompose import decomposed
 
@@ -241,3 +244,64 @@ def test_without_a_metric_the_distance_to_the_original_decides(tmp_path: Path) -
     assert all(point.metric is None for point in job.candidate.finetune)
     start = pt2.read(job.workspace / "stages" / "decompose" / "candidate-0.pt2")
     assert _same(start, pt2.read(job.workspace / "stages" / "finetune" / "candidate-0.pt2"))
+
+
+def _divergences(context: Context, *stages: str) -> list[float]:
+    far = candidate_judge(context)
+    paths = [context.workspace / "stages" / stage / "candidate-1.pt2" for stage in stages]
+    return [far.divergence(pt2.read(path)) for path in paths]
+
+
+def test_refinement_alone_needs_no_labels_and_no_epochs(tmp_path: Path) -> None:
+    seeded()
+    network = vector_network(nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64)), 16)
+    x = np.random.default_rng(0).standard_normal((400, 16)).astype(np.float32)
+    job = run_job(
+        tmp_path, network, {"x": x[:300]}, finetune={"epochs": 0, "refine": True}, target={"of": "parameters"}
+    )
+    stages = tmp_path / "stages"
+    ends = [pt2.read(stages / stage / "candidate-0.pt2") for stage in ("decompose", "finetune")]
+    rows = torch.from_numpy(x[300:])
+    with torch.no_grad():
+        before, after = (float((each(rows) - network(rows)).norm()) for each in ends)
+    assert after < before
+    assert job.candidate.finetune == []
+    assert not (stages / "finetune" / "control.pt2").exists()  # the original has nothing to come nearer to
+    fractions = [message.fraction for message in job.messages if isinstance(message, Advanced)]
+    assert fractions == sorted(fractions)
+
+
+def test_a_refinement_that_brings_nothing_is_undone_and_told(
+    decomposition: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(student: Network, *_: Any, **__: Any) -> None:
+        with torch.no_grad():
+            for parameter in student.module.parameters():
+                parameter.mul_(0.3)
+
+    monkeypatch.setattr(refine, "refine_blocks", spoil)
+    workspace = _copied(decomposition, tmp_path)
+    heard: list[Message] = []
+    context = _run(workspace, heard.append, epochs=0, refine=True)
+    said = [message.notice.code for message in heard if isinstance(message, Noticed)]
+    assert said == ["not_refined"] * 2
+    before, after = _divergences(context, "decompose", "finetune")
+    assert after == before
+
+
+def test_a_lost_attempt_does_not_refine_again(
+    decomposition: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = _copied(decomposition, tmp_path / "undisturbed")
+    heard: list[Message] = []
+    _run(undisturbed, heard.append, refine=True)
+    steps = 3 * EPOCHS
+    blocks = (sum(isinstance(message, Advanced) for message in heard) - 3 * steps) // 2
+    workspace = _copied(decomposition, tmp_path / "lost")
+    with pytest.raises(_LostError):
+        _run(workspace, _lost_at(blocks + 1), refine=True)  # in the first epoch
+    assert "candidate-0.refined" in _files(workspace)
+    again: list[Message] = []
+    _run(workspace, again.append, refine=True)
+    assert sum(isinstance(message, Advanced) for message in again) == 3 * steps + blocks
+    assert _files(workspace) == _files(undisturbed)
