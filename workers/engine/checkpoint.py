@@ -2,7 +2,7 @@
 
 import hashlib
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from workers.engine.graph.network import Network
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file that holds the last state of one training. `about` says which: another's is not read."""
+    """A file that holds the last state of one training. `about` says which: another's is not read. `saved` is
+    told of every save."""
 
     path: Path
     about: str
+    saved: Callable[[], None] = lambda: None
 
     def save(self, state: dict[str, Any]) -> None:
         """Write `state`, of tensors, numbers and texts, in the place of the last one; a kill at any moment
@@ -29,6 +31,7 @@ class Checkpoint:
         unfinished = self.path.with_name(f"{self.path.name}.new")
         torch.save({"about": self.about, "state": state}, unfinished)
         unfinished.replace(self.path)
+        self.saved()
 
     def load(self) -> dict[str, Any] | None:
         """The last state, on the CPU; None where there is none, where it is damaged or another training's."""

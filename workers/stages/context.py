@@ -24,7 +24,7 @@ from workers.engine.graph.network import Network, call_nodes
 from workers.engine.graph.shapes import shapes
 from workers.engine.layers.base import Layer
 from workers.engine.layers.find import find
-from workers.messages import Advanced, Message, Noticed, Order, StageFinished, StageStarted
+from workers.messages import Advanced, Message, Noticed, Order, StageFinished, StageSaved, StageStarted
 
 # How much of a job's time each stage is expected to take: what progress is made of.
 _SHARES = {
@@ -120,6 +120,10 @@ class Context:
         else:
             shutil.rmtree(self.folder(stage))
         self.emit(StageStarted(stage=stage))
+
+    def saved(self) -> None:
+        """Say that the current stage's folder holds what another attempt can go on from."""
+        self.emit(StageSaved(stage=self._stage))
 
     def finish(self, stage: Stage) -> None:
         """End a stage: from here on its folder is a checkpoint."""

@@ -139,7 +139,9 @@ def _trained(part: _Part, name: str) -> _Done:
         return done
     for network in (student, teacher):
         place(network.module, context.device)
-    kept = [Checkpoint(_path(context, name, suffix), about) for suffix in ("refined", "checkpoint")]
+    kept = [
+        Checkpoint(_path(context, name, suffix), about, context.saved) for suffix in ("refined", "checkpoint")
+    ]
     refined = name == CONTROL or _refined(part, student, teacher, kept[0])
     found = _finetuned(part, student, teacher, kept[1])
     place(student.module, "cpu")
@@ -148,6 +150,7 @@ def _trained(part: _Part, name: str) -> _Done:
     save(_path(context, name, "done"), done)
     for checkpoint in kept:
         checkpoint.remove()
+    context.saved()
     return done
 
 
