@@ -25,8 +25,8 @@ _GRADIENT_NORM = 1.0
 
 @dataclass(frozen=True)
 class Block:
-    """One block: ‖y' − y‖² / ‖y‖² at its anchor over the rows that it learned from, before and after. What
-    became worse was undone."""
+    """One block: ‖y' − y‖² / ‖y‖² at its anchor, over the rows that judge, before and after. What became no
+    better was undone."""
 
     name: str
     before: float
@@ -37,6 +37,7 @@ def refine_blocks(
     student: Network,
     teacher: Network,
     batches: Sequence[tuple[Tensor, ...]],
+    judging: Sequence[tuple[Tensor, ...]] = (),
     *,
     steps: int,
     learning_rate: float,
@@ -45,15 +46,18 @@ def refine_blocks(
     """Train `student` in place with `steps` of Adam for each block, a batch a step, on a cosine down to zero.
 
     The parameters that a block is the first to read are trained. Statistics of a BatchNorm stay, dropout is
-    off. What later blocks read of both networks is held for all batches. `advance` hears of every block.
+    off. `judging` are rows to learn nothing from: a block that does no better on them stays as it was. If
+    there are none, the rows that it learned from judge. What later blocks read of both networks is held for
+    all batches.
+    `advance` hears of every block.
     """
-    ours, theirs = _Walk(student, batches), _Walk(teacher, batches)
+    ours, theirs = (_Walk(network, [*batches, *judging]) for network in (student, teacher))
     anchors = list(_anchors(student, teacher))
     refined = []
     for index, (name, here, there) in enumerate(anchors):
         theirs.walk(theirs.behind(there), there)
         block = ours.behind(here)
-        learned = _Block(ours, block, here, [values[there] for values in theirs.values])
+        learned = _Block(ours, block, here, [values[there] for values in theirs.values], len(batches))
         if learned.is_comparable:
             refined.append(Block(name, *learned.refine(steps, learning_rate)))
             ours.walk(block, here)
@@ -128,9 +132,13 @@ class _Walk:
 
 
 class _Block:
-    """A block, and what it should come to for every batch."""
+    """A block, and what it should come to for every batch; the first batches are to learn from."""
 
-    def __init__(self, walk: _Walk, block: Sequence[Node], anchor: Node, wanted: Sequence[Any]) -> None:
+    def __init__(
+        self, walk: _Walk, block: Sequence[Node], anchor: Node, wanted: Sequence[Any], learning: int
+    ) -> None:
+        self._learning = learning
+        self._judging = range(learning, len(wanted)) or range(learning)
         self._walk, self._block, self._anchor = walk, block, anchor
         self._wanted = [_floating(values) for values in wanted]
         self._parameters = walk.parameters(block)
@@ -164,7 +172,7 @@ class _Block:
             optimizer, lambda step: 0.5 * (1.0 + math.cos(math.pi * step / max(1, steps)))
         )
         for step in range(steps):
-            errors = self._errors(step % len(self._wanted))
+            errors = self._errors(step % self._learning)
             error = (errors[:, 0] / errors[:, 1]).mean()
             optimizer.zero_grad()
             error.backward()  # type: ignore[no-untyped-call]  # torch's own gap
@@ -174,7 +182,7 @@ class _Block:
 
     def _whole_error(self) -> float:
         with torch.no_grad():
-            errors = torch.stack([self._errors(batch) for batch in range(len(self._wanted))]).sum(0)
+            errors = torch.stack([self._errors(batch) for batch in self._judging]).sum(0)
         return float((errors[:, 0] / errors[:, 1]).mean())
 
     def _errors(self, batch: int) -> Tensor:

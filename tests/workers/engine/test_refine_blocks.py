@@ -109,6 +109,25 @@ def test_what_becomes_worse_is_undone() -> None:
     assert all(torch.equal(tensor, after[path]) for path, tensor in before.items())
 
 
+def test_rows_that_judge_decide_and_teach_nothing() -> None:
+    learning, judging = _batches(_images()[0])[:1], _batches(_images()[0])[1:]
+    ends = []
+    for rows in (judging, [(torch.randn(8, 3, 8, 8),)]):
+        teacher, student = _images()
+        blocks = refine_blocks(student, teacher, learning, rows, steps=40, learning_rate=3e-3)
+        assert blocks[0].after < blocks[0].before
+        ends.append(student.module.get_parameter("block.0.weight_core").detach())
+    assert torch.equal(*ends)
+    teacher, student = _images()
+    before = {path: tensor.clone() for path, tensor in student.module.state_dict().items()}
+    other = [(100 * torch.ones(8, 3, 8, 8),)]
+    blocks = refine_blocks(student, teacher, learning, other, steps=40, learning_rate=0.3)
+    worse = [block.name for block in blocks if block.after == block.before]
+    assert "block.0" in worse
+    after = student.module.state_dict()
+    assert all(torch.equal(before[path], after[path]) for path in before if path.startswith("block.0"))
+
+
 def test_the_original_and_statistics_stay_as_they_are() -> None:
     teacher, student = _images()
     kept = [
