@@ -14,18 +14,10 @@ from torch.fx import GraphModule, Node
 
 from workers.engine.graph import surgery
 from workers.engine.graph.network import Network
+from workers.engine.layers.conv.layer import CONVOLUTIONS
 
-aten = torch.ops.aten
 # What layers call the factors that they store beside a weight, the last one applied first.
 _PARTS = (("left", "right"), ("second", "first"), ("factor_out", "core", "factor_in"))
-_CONVOLUTIONS = (
-    aten.conv1d.default,
-    aten.conv2d.default,
-    aten.conv3d.default,
-    aten.conv1d.padding,
-    aten.conv2d.padding,
-    aten.conv3d.padding,
-)
 
 
 @dataclass(frozen=True)
@@ -67,7 +59,7 @@ def _product(module: GraphModule, reads: list[Node]) -> Iterator[Product]:
             yield Product(tuple(str(node.target) for node in reads))
         return
     calls: list[Any] = [next(iter(node.users)) for node in reads]
-    if not all(call.target in _CONVOLUTIONS for call in calls):
+    if not all(call.target in CONVOLUTIONS for call in calls):
         return
     groups = {surgery.arguments(call)["groups"] for call in calls}
     if len(groups) == 1:

@@ -224,7 +224,7 @@ def _tell(context: Context, name: str, done: _Done) -> None:
             "selection, and was undone.",
         )
     if done.kept < done.epochs:
-        when = f"after epoch {done.kept}" if done.kept else "before any training"
+        when = f"after epoch {done.kept}" if done.kept else "before the first"
         context.notice(
             "kept_earlier_epoch",
             f"Of {done.epochs} epochs of {name} none was better on the rows kept for selection than the "

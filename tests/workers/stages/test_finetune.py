@@ -72,6 +72,15 @@ def _copied(decomposition: Path, workspace: Path) -> Path:
     return workspace
 
 
+def _left(decomposition: Path, workspace: Path, files: dict[str, bytes]) -> Path:
+    """The same, with what an earlier attempt left of fine-tuning."""
+    folder = _copied(decomposition, workspace) / "stages" / "finetune"
+    folder.mkdir(exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return workspace
+
+
 def _run(workspace: Path, emit: Callable[[Message], None] = lambda _: None, **changed: Any) -> Context:
     context = Context(_order(**changed), workspace, emit)
     context.start(Stage.FINETUNE)
@@ -124,10 +133,7 @@ def test_a_lost_attempt_is_gone_on_with_and_ends_with_the_same_files(
 def test_finished_networks_are_not_trained_again_but_told_of_again(
     decomposition: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
-    workspace = _copied(decomposition, tmp_path)
-    (workspace / "stages" / "finetune").mkdir(exist_ok=True)
-    for name, content in undisturbed.items():
-        (workspace / "stages" / "finetune" / name).write_bytes(content)
+    workspace = _left(decomposition, tmp_path, undisturbed)
     heard: list[Message] = []
     _run(workspace, heard.append)
     assert not any(isinstance(message, Advanced) for message in heard)
@@ -138,11 +144,7 @@ def test_finished_networks_are_not_trained_again_but_told_of_again(
 def test_a_damaged_network_is_trained_again(
     decomposition: Path, undisturbed: dict[str, bytes], tmp_path: Path, name: str
 ) -> None:
-    workspace = _copied(decomposition, tmp_path)
-    (workspace / "stages" / "finetune").mkdir(exist_ok=True)
-    for each, content in undisturbed.items():
-        left = content[:-9] if each == name else content
-        (workspace / "stages" / "finetune" / each).write_bytes(left)
+    workspace = _left(decomposition, tmp_path, undisturbed | {name: undisturbed[name][:-9]})
     heard: list[Message] = []
     _run(workspace, heard.append)
     assert sum(isinstance(message, Advanced) for message in heard) == 3 * EPOCHS
@@ -163,9 +165,8 @@ def test_what_another_job_left_is_not_trusted(
 def test_nothing_is_trained_without_epochs_whatever_was_left(
     decomposition: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
-    workspace = _copied(decomposition, tmp_path)
-    (workspace / "stages" / "finetune").mkdir(exist_ok=True)
-    (workspace / "stages" / "finetune" / "candidate-0.pt2").write_bytes(undisturbed["candidate-0.pt2"])
+    name = "candidate-0.pt2"
+    workspace = _left(decomposition, tmp_path, {name: undisturbed[name]})
     context = _run(workspace, epochs=0)
     assert finetune.trained(context, "candidate-0") is None
 
@@ -198,7 +199,7 @@ def test_the_best_epoch_is_kept_whichever_way_the_metric_counts(
     context = _run(workspace, heard.append)
     said = [message.notice for message in heard if isinstance(message, Noticed)]
     assert [notice.code for notice in said] == ["kept_earlier_epoch"] * 3
-    assert ("before any training" if kept == 0 else f"after epoch {kept},") in said[0].detail
+    assert ("before the first" if kept == 0 else f"after epoch {kept},") in said[0].detail
     metrics = [point.metric for point in finetune.curve(context, "control") if point.metric is not None]
     assert metrics == list(values)
     stages, name = workspace / "stages", "candidate-0.pt2"
