@@ -46,6 +46,7 @@ from workers.workspace import Workspace, scratch
 CHILD = (sys.executable, "-P", "-m", "workers.child")
 _TICK_SECONDS = 0.2
 _RELEASE_SECONDS = 5.0  # how long a worker that stops waits for the next checkpoint
+_SAVE_SECONDS = 60.0  # between two times that an unfinished stage is stored, which may be gigabytes
 _MOST_WARNINGS = 1000
 _RESULTS: dict[str, type[BaseModel]] = {
     "compress": Report,
@@ -92,6 +93,7 @@ class Attempt:
         self._heart = Heart(bench.engine, job)
         self._said: messages.Succeeded | messages.Failed | None = None
         self._release_at: float | None = None
+        self._saved_at = time.monotonic()
 
     def run(self) -> None:
         """Work, and write how it ended."""
@@ -134,6 +136,9 @@ class Attempt:
         for role, (upload_id, _) in inputs.items():
             self._patiently(partial(workspace.fetch_input, role, upload_id))
         done = self._patiently(lambda: workspace.fetch_checkpoints(self._job.checkpoints))
+        unfinished = next((stage for stage in Stage if stage not in done), None)
+        if unfinished is not None:
+            self._patiently(lambda: workspace.fetch_saved(unfinished))
         order = Order(
             job_id=self._job.lease.job_id,
             kind=self._job.kind,
@@ -171,7 +176,8 @@ class Attempt:
             "parent": os.getpid(),
             "memory-bytes": settings.job_memory_bytes,
             "cpu-seconds": settings.job_seconds * self._threads(),
-            "file-bytes": 4 * settings.max_upload_bytes,  # no file a job writes is much larger than its model
+            # The largest file a job writes: its model four times, as fine-tuning holds it.
+            "file-bytes": 5 * settings.max_upload_bytes,
         }
         return [*self._bench.child, str(root), *(f"--{name}={value}" for name, value in limits.items())]
 
@@ -193,6 +199,8 @@ class Attempt:
                 self._heart.tell(Happened("stage_started", {"stage": stage}), stage=stage)
             case messages.Advanced(fraction=fraction, eta_seconds=eta_seconds):
                 self._heart.tell(fraction=fraction, eta_seconds=eta_seconds)
+            case messages.StageSaved(stage=stage):
+                self._save(stage, workspace)
             case messages.StageFinished(stage=stage):
                 self._keep(stage, workspace)
             case messages.Noticed(notice=notice):
@@ -207,6 +215,11 @@ class Attempt:
         self._patiently(lambda: workspace.keep_stage(stage))
         checkpoints = {**(self._heart.pulse.checkpoints or {}), stage: self._job.lease.attempt}
         self._heart.tell(Happened("stage_finished", {"stage": stage}), checkpoints=checkpoints)
+
+    def _save(self, stage: Stage, workspace: Workspace) -> None:
+        if time.monotonic() - self._saved_at >= _SAVE_SECONDS:
+            self._patiently(lambda: workspace.save_stage(stage))
+            self._saved_at = time.monotonic()
 
     def _interruption(self, message: messages.Message | None) -> Outcome | None:
         if self._heart.verdict is not Verdict.GO_ON:

@@ -5,7 +5,7 @@ The child gets a workspace folder and nothing else: no database, no broker, no b
     workspace/order.json          the `Order`
     workspace/inputs/{role}       the uploads: "model", "train", "test", or "upload" for an inspection
     workspace/latencies.json      what the machine's layers were timed to take: by signature, then by form
-    workspace/stages/{stage}/     the files a finished stage left: its checkpoint
+    workspace/stages/{stage}/     the files a finished stage left, its checkpoint, or an unfinished one saved
     workspace/artifacts/          what the package stage made for the user
     workspace/result.json         an inspection's summary, or a job's report
 """
@@ -53,6 +53,14 @@ class Advanced(Contract):
     eta_seconds: float | None = None
 
 
+class StageSaved(Contract):
+    """The folder of an unfinished stage holds something that another attempt can go on from. The child goes
+    on writing there: whether a file is whole, the next one must be able to tell."""
+
+    type: Literal["stage_saved"] = "stage_saved"
+    stage: Stage
+
+
 class StageFinished(Contract):
     """A stage's checkpoint is complete in its folder."""
 
@@ -90,7 +98,7 @@ class Failed(Contract):
 
 
 Message = Annotated[
-    StageStarted | Advanced | StageFinished | Noticed | Timed | Succeeded | Failed,
+    StageStarted | Advanced | StageSaved | StageFinished | Noticed | Timed | Succeeded | Failed,
     Field(discriminator="type"),
 ]
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Message)

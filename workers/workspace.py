@@ -12,7 +12,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from app.blobs import BlobMissing, BlobStore
@@ -47,7 +47,7 @@ class Workspace:
             if stage not in checkpoints:
                 continue
             try:
-                self._fetch_stage(stage, checkpoints[stage])
+                self._fetch_stage(stage, self._checkpoint(stage, checkpoints[stage]))
             except BlobMissing:
                 break
             done.append(stage)
@@ -59,13 +59,16 @@ class Workspace:
 
     def keep_stage(self, stage: Stage) -> None:
         """Store a finished stage's files as this attempt's checkpoint, and last the list of them."""
-        folder, key = self.root / "stages" / stage, self._checkpoint(stage, self._lease.attempt)
-        files = {path.relative_to(folder).as_posix(): path for path in _plain_files(folder)}
-        for name, path in files.items():
-            self._store.put_file(f"{key}/{name}", path)
-        contents = self.root.parent / "contents.json"
-        contents.write_text(json.dumps(list(files)))
-        self._store.put_file(f"{key}.json", contents)
+        self._store_stage(stage, self._checkpoint(stage, self._lease.attempt))
+
+    def save_stage(self, stage: Stage) -> None:
+        """Store what an unfinished stage saved, in the place of what it had before."""
+        self._store_stage(stage, self._unfinished(stage))
+
+    def fetch_saved(self, stage: Stage) -> None:
+        """Bring what an earlier attempt saved of an unfinished stage, where it did."""
+        with suppress(BlobMissing):
+            self._fetch_stage(stage, self._unfinished(stage))
 
     def result(self) -> str:
         """The text of `result.json`; raises `ValueError` if it is no plain file of a reasonable size."""
@@ -93,8 +96,20 @@ class Workspace:
         self._store.put_file(f"artifacts/{self._lease.job_id}/{self._lease.attempt}/{path.name}", path)
         return made
 
-    def _fetch_stage(self, stage: Stage, attempt: int) -> None:
-        folder, key = self.root / "stages" / stage, self._checkpoint(stage, attempt)
+    def _store_stage(self, stage: Stage, key: str) -> None:
+        folder = self.root / "stages" / stage
+        names = []
+        for path in _plain_files(folder):
+            name = path.relative_to(folder).as_posix()
+            with suppress(FileNotFoundError):  # the same
+                self._store.put_file(f"{key}/{name}", path)
+                names.append(name)
+        contents = self.root.parent / "contents.json"
+        contents.write_text(json.dumps(names))
+        self._store.put_file(f"{key}.json", contents)
+
+    def _fetch_stage(self, stage: Stage, key: str) -> None:
+        folder = self.root / "stages" / stage
         contents = self.root.parent / "contents.json"
         self._store.get_file(f"{key}.json", contents)
         folder.mkdir(exist_ok=True)
@@ -106,16 +121,21 @@ class Workspace:
     def _checkpoint(self, stage: Stage, attempt: int) -> str:
         return f"checkpoints/{self._lease.job_id}/{attempt}/{stage}"
 
+    def _unfinished(self, stage: Stage) -> str:
+        # Every attempt's: whichever was stored last, its owner knows whether it can go on from it.
+        return f"checkpoints/{self._lease.job_id}/unfinished/{stage}"
+
 
 def _plain_files(folder: Path) -> list[Path]:
     """The files below `folder`; raises `ValueError` for a link, a pipe or anything else that is not one."""
     files = []
     for path in sorted(folder.rglob("*")) if folder.is_dir() and not folder.is_symlink() else []:
-        mode = path.lstat().st_mode
-        if stat.S_ISREG(mode):
-            files.append(path)
-        elif not stat.S_ISDIR(mode):
-            raise ValueError("a job left something that is not a plain file")
+        with suppress(FileNotFoundError):  # of an unfinished stage: the child is at work there
+            mode = path.lstat().st_mode
+            if stat.S_ISREG(mode):
+                files.append(path)
+            elif not stat.S_ISDIR(mode):
+                raise ValueError("a job left something that is not a plain file")
     return files
 
 

@@ -215,12 +215,22 @@ class Calibration(Contract):
 
 
 class Finetune(Contract):
-    """Recovery after the decomposition: AdamW or SGD is chosen by the engine, cosine schedule."""
+    """Recovery after the decomposition: AdamW, a cosine schedule over all epochs. The weights stay that were
+    best on the rows kept for selection, before any training or after an epoch. Training ends early once
+    `patience` epochs in a row brought nothing better; null never ends it. `decay` is the weight of Frobenius
+    decay, ‖A B‖² for a layer with the factors A and B.
+
+    `refine` brings one block after the other nearer to the original first, on the calibration rows, without
+    labels; with no epochs it is all that is done.
+    """
 
     epochs: Annotated[int, Field(ge=0, le=1000)] = 3
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.001
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
     distill: bool = True
+    patience: Annotated[int, Field(ge=1, le=1000)] | None = None
+    decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    refine: bool = False
 
 
 class JobSpec(Contract):

@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from benchmarks.peers import counter
 from benchmarks.peers.convert import to_modules
 from workers.engine.data import Examples, Splits, split
-from workers.engine.finetune import Schedule, finetune
+from workers.engine.finetune import Judged, Schedule, finetune
 from workers.engine.formats import arrays, pt2
 from workers.engine.graph.network import Network, trace
 from workers.engine.graph.outputs import outputs_are
@@ -89,9 +89,7 @@ class Case:
 
     def accuracy(self, network: Network) -> float:
         """Top-1 on the test rows."""
-        rows = {spec.name: array for spec, array in zip(network.inputs, self.test.inputs, strict=True)}
-        predicted = predict(network, rows, _JUDGED_AT_ONCE).argmax(1).numpy()
-        return float((predicted == self.test.target).mean())
+        return _accuracy(network, self.test)
 
     def trained(self, network: Network, epochs: int) -> Network:
         """A copy that learned from the original and from the labels: the loop and the steps of our own
@@ -105,7 +103,7 @@ class Case:
             self.fit,
             schedule,
             loss,
-            judge=lambda _: None,
+            judge=self._judged,
             advance=lambda *_: None,
         )
         return student
@@ -114,8 +112,19 @@ class Case:
         """Multiply-accumulates of one example, by the counter that serves everybody."""
         return counter.macs(network.module, torch.zeros(1, *self.shape))
 
+    def _judged(self, network: Network) -> Judged:
+        """By the rows kept for selection, as in our own jobs."""
+        found = _accuracy(network, _there(self.splits.selection))
+        return Judged(found, -found)
+
     def _rows(self, role: str) -> Examples:
         return Examples.of(arrays.read(self.folder / f"{role}.npz", "npz"), self.original.inputs)
+
+
+def _accuracy(network: Network, examples: Examples) -> float:
+    rows = {spec.name: array for spec, array in zip(network.inputs, examples.inputs, strict=True)}
+    predicted = predict(network, rows, _JUDGED_AT_ONCE).argmax(1).numpy()
+    return float((predicted == examples.target).mean())
 
 
 def _there(rows: Examples | None) -> Examples:

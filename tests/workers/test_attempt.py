@@ -138,6 +138,26 @@ def test_a_successor_resumes_at_the_last_stage(bench: Bench, tmp_path: Path) -> 
     assert set(history.values()) == {1, 2}
 
 
+def test_what_an_unfinished_stage_saved_is_gone_on_with(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.attempt._SAVE_SECONDS", 0.0)
+    patient = replace(bench, settings=bench.settings.model_copy(update={"max_attempts": 3}))
+    job_id = new_job(bench, tmp_path, fake_child.SAVE)
+    assert attempt(patient, job_id).status == "queued"
+    assert f"checkpoints/{job_id}/unfinished/finetune.json" in bench.store.list("checkpoints")
+    assert "finetune" not in row_of(bench.engine, job_id).checkpoints
+    assert attempt(patient, job_id).status == "queued"
+    assert attempt(patient, job_id).status == "succeeded"
+    assert bench.store.list("checkpoints") == []
+
+
+def test_unfinished_stages_are_not_stored_all_the_time(bench: Bench, tmp_path: Path) -> None:
+    job_id = new_job(bench, tmp_path, fake_child.SAVE)
+    assert attempt(bench, job_id).status == "queued"
+    assert not any("unfinished" in key for key in bench.store.list("checkpoints"))
+
+
 def test_a_cancelled_job_ends_within_a_heartbeat_though_its_child_ignores_it(
     bench: Bench, tmp_path: Path
 ) -> None:

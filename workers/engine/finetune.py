@@ -1,14 +1,18 @@
 """Recovery: a compressed network learns from the original what the decomposition lost."""
 
+import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from workers.engine.checkpoint import Checkpoint, fill, tensors
 from workers.engine.data import Examples
+from workers.engine.decay import energy, products
 from workers.engine.errors import EngineError
 from workers.engine.graph.network import Network
 from workers.engine.graph.surgery import set_training
@@ -22,25 +26,50 @@ _CURVE_POINTS = 50
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: AdamW, a short linear warm-up, then a cosine down to zero."""
+    """How long and how fast: AdamW, a short linear warm-up, then a cosine down to zero.
+
+    Training ends after `epochs`, or earlier once `patience` epochs in a row brought nothing better. `decay`
+    times the energy of the factorised weights is added to the loss, not to the curve.
+    """
 
     epochs: int
     learning_rate: float
     batch_size: int
     seed: int
+    patience: int | None = None
+    decay: float = 0.0
 
     def steps(self, rows: int) -> int:
-        """How many optimiser steps that makes of `rows` rows."""
+        """How many optimiser steps that makes of `rows` rows, where nothing ends it earlier."""
         return self.epochs * (rows // self.batch_size)
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point of the curve: mean loss since the last, and the metric at an epoch's end."""
+    """One point of the curve: mean loss since the last, and the metric at an epoch's end. At step 0 the loss
+    is that of the first batch, before anything was learned from it."""
 
     step: int
     loss: float
     metric: float | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What rows that are not trained on say of a network: `metric` is for the curve, and `loss` chooses
+    between epochs, the least one being the best. None is not known."""
+
+    metric: float | None = None
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The curve, and after how many of the epochs that were trained the network was as it is kept."""
+
+    curve: list[Point]
+    kept: int
+    epochs: int
 
 
 def finetune(
@@ -50,29 +79,54 @@ def finetune(
     schedule: Schedule,
     loss: Loss,
     *,
-    judge: Callable[[Network], float | None],
+    judge: Callable[[Network], Judged],
     advance: Callable[[int, int], None],
-) -> list[Point]:
-    """Train `student` in place on `examples`; return the curve.
+    checkpoint: Checkpoint | None = None,
+) -> Trained:
+    """Train `student` in place on `examples`, and leave it as it was judged best: at the start or after an
+    epoch, the earliest of equals. What is not judged is left as it was in the end.
 
     The order of the rows depends on the seed alone, so the control that trains beside a candidate sees the
-    same batches. `judge` gives the metric after each epoch, `advance` hears of every step (done, of).
+    same batches. `judge` looks at the start and at the network after each epoch, `advance` hears of every
+    step (done, of). What `checkpoint` holds of this training is taken up: on one thread of a CPU it ends with
+    the weights, to the bit, that it would have come to undisturbed.
 
     Raises:
         EngineError: `training_diverged` when the loss stops being a number.
     """
     torch.manual_seed(schedule.seed)
     run = _Run(student, teacher, examples, schedule, loss, advance)
-    for _ in range(schedule.epochs):
+    state = checkpoint.load() if checkpoint else None
+    if state is None:
+        run.begin(judge(student))
+    else:
+        run.restore(state)
+    while not run.over:
         set_training(student.module, True, batch_norm=schedule.batch_size > 1)
         run.epoch()
         set_training(student.module, False)
-        run.mark(judge(student))
-    return run.curve
+        run.end_epoch(judge(student))
+        if checkpoint:
+            checkpoint.save(run.state())
+    return run.finish()
+
+
+@dataclass
+class _Best:
+    """The best judgement so far and the tensors that earned it; none while nothing is judged."""
+
+    epoch: int = 0
+    loss: float = math.inf
+    weights: dict[str, Tensor] | None = None
+
+    def see(self, epoch: int, judged: Judged, network: Network) -> None:
+        if judged.loss is not None and (judged.loss < self.loss or self.weights is None):
+            self.epoch, self.weights = epoch, _copied(tensors(network))
+            self.loss = math.inf if math.isnan(judged.loss) else judged.loss
 
 
 class _Run:
-    """The state of a training: optimiser, schedule, order of the rows, and the curve so far."""
+    """The state of a training: optimiser, schedule, order of the rows, the curve and the best so far."""
 
     def __init__(
         self,
@@ -83,13 +137,16 @@ class _Run:
         loss: Loss,
         advance: Callable[[int, int], None],
     ) -> None:
-        self.curve: list[Point] = []
+        self._curve: list[Point] = []
         self._student, self._teacher = student, teacher
-        self._examples, self._batch_size = examples, schedule.batch_size
+        self._examples, self._schedule = examples, schedule
         self._loss, self._advance = loss, advance
         self._steps = schedule.steps(len(examples))
-        self._done = 0
+        self._done = self._epochs = 0
         self._losses: list[float] = []
+        self._at_start: float | None = None
+        self._best = _Best()
+        self._products = products(student) if schedule.decay else []
         self._rows = np.random.default_rng(schedule.seed)
         parameters = list(student.module.parameters())
         self._device = str(parameters[0].device)
@@ -98,21 +155,74 @@ class _Run:
             self._optimizer, lambda step: _scale(step, self._steps)
         )
 
+    @property
+    def over(self) -> bool:
+        """Whether all epochs are done, or as many as patience allows brought nothing."""
+        patience, best = self._schedule.patience, self._best
+        waited = best.weights is not None and patience is not None and self._epochs - best.epoch >= patience
+        return waited or self._epochs >= self._schedule.epochs
+
+    def begin(self, judged: Judged) -> None:
+        """Take the start for the best so far."""
+        self._at_start = judged.metric
+        self._best.see(0, judged, self._student)
+
     def epoch(self) -> None:
         """Every row once, in a new order."""
         order = self._rows.permutation(len(self._examples))
-        batches = self._examples.batches(self._batch_size, rows=order, device=self._device, whole=True)
+        batches = self._examples.batches(
+            self._schedule.batch_size, rows=order, device=self._device, whole=True
+        )
         for inputs, target in batches:
             self._step(inputs, target)
             self._advance(self._done, self._steps)
             if self._done % max(1, self._steps // _CURVE_POINTS) == 0:
-                self.mark()
+                self._mark()
+        self._epochs += 1
 
-    def mark(self, metric: float | None = None) -> None:
+    def end_epoch(self, judged: Judged) -> None:
+        """Put the judgement on the curve, and keep what is best."""
+        self._mark(judged.metric)
+        self._best.see(self._epochs, judged, self._student)
+
+    def finish(self) -> Trained:
+        """Leave the student as it was best."""
+        kept = self._epochs if self._best.weights is None else self._best.epoch
+        if kept < self._epochs and self._best.weights is not None:
+            fill(self._student, self._best.weights)
+        return Trained(self._curve, kept, self._epochs)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the epochs to come depend on."""
+        best, now = self._best, tensors(self._student)
+        return {
+            # What is the same is stored once.
+            "weights": now if best.weights is None or best.epoch < self._epochs else best.weights,
+            "best": [best.epoch, best.loss, best.weights],
+            "optimizer": self._optimizer.state_dict(),
+            "scheduler": self._scheduler.state_dict(),
+            "curve": [list(astuple(point)) for point in self._curve],
+            "counts": [self._done, self._epochs],
+            "rows": json.dumps(self._rows.bit_generator.state),
+            "generators": _generators(self._device),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        fill(self._student, state["weights"])
+        self._done, self._epochs = state["counts"]
+        self._best = _Best(*state["best"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scheduler.load_state_dict(state["scheduler"])
+        self._curve = [Point(*values) for values in state["curve"]]
+        self._rows.bit_generator.state = json.loads(state["rows"])
+        _set_generators(self._device, state["generators"])
+
+    def _mark(self, metric: float | None = None) -> None:
         """Put a point on the curve: the mean loss since the last, or again the last where none was made."""
-        losses = self._losses or [point.loss for point in self.curve[-1:]]
+        losses = self._losses or [point.loss for point in self._curve[-1:]]
         if losses:
-            self.curve.append(Point(self._done, sum(losses) / len(losses), metric))
+            self._curve.append(Point(self._done, sum(losses) / len(losses), metric))
         self._losses = []
 
     def _step(self, inputs: tuple[Tensor, ...], target: Tensor | None) -> None:
@@ -121,13 +231,37 @@ class _Run:
         positions = real_positions(self._student.inputs, inputs)
         value = self._loss(self._student(*inputs), wanted, target, positions)
         _demand_number(value)
+        if self._at_start is not None:
+            self._curve.append(Point(0, float(value.detach()), self._at_start))
+            self._at_start = None
         self._optimizer.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]  # torch's own gap
+        self._decayed(value).backward()  # type: ignore[no-untyped-call]  # torch's own gap
         torch.nn.utils.clip_grad_norm_(self._student.module.parameters(), _GRADIENT_NORM)
         self._optimizer.step()
         self._scheduler.step()
         self._losses.append(float(value.detach()))
         self._done += 1
+
+    def _decayed(self, value: Tensor) -> Tensor:
+        if not self._products:
+            return value
+        return value + self._schedule.decay * energy(self._student, self._products)
+
+
+def _copied(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {path: value.detach().to("cpu", copy=True) for path, value in values.items()}
+
+
+def _generators(device: str) -> list[Tensor]:
+    """The states of what dropout draws from."""
+    own = [torch.cuda.get_rng_state(device)] if device.startswith("cuda") else []
+    return [torch.get_rng_state(), *own]
+
+
+def _set_generators(device: str, states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if device.startswith("cuda"):
+        torch.cuda.set_rng_state(states[1], device)
 
 
 def _demand_number(value: Tensor) -> None:

@@ -25,7 +25,7 @@ from workers.engine.graph.shapes import shapes
 from workers.engine.layers.base import Layer
 from workers.engine.layers.find import find
 from workers.engine.memory import Memory
-from workers.messages import Advanced, Message, Noticed, Order, StageFinished, StageStarted
+from workers.messages import Advanced, Message, Noticed, Order, StageFinished, StageSaved, StageStarted
 
 # How much of a job's time each stage is expected to take: what progress is made of.
 _SHARES = {
@@ -39,6 +39,7 @@ _SHARES = {
 _ETA_AFTER_SECONDS = 3.0
 _MEMORY_BYTES = 1 << 31  # of roots and bases that several ranks have in common
 _NOTICES = "notices.jsonl"
+_RESUMABLE = frozenset({Stage.FINETUNE})  # they judge for themselves what a lost attempt left
 
 T = TypeVar("T")
 
@@ -120,10 +121,18 @@ class Context:
         return folder
 
     def start(self, stage: Stage) -> None:
-        """Begin a stage: its clock, and its folder, empty of what a lost attempt may have left."""
+        """Begin a stage: its clock, and its folder, empty of what a lost attempt may have left; a stage that
+        can go on from there finds all of it but the notices."""
         self._stage, self._stage_began = stage, time.monotonic()
-        shutil.rmtree(self.folder(stage))
+        if stage in _RESUMABLE:
+            (self.folder(stage) / _NOTICES).unlink(missing_ok=True)
+        else:
+            shutil.rmtree(self.folder(stage))
         self.emit(StageStarted(stage=stage))
+
+    def saved(self) -> None:
+        """Say that the current stage's folder holds what another attempt can go on from."""
+        self.emit(StageSaved(stage=self._stage))
 
     def finish(self, stage: Stage) -> None:
         """End a stage: from here on its folder is a checkpoint."""

@@ -1,23 +1,35 @@
-"""Recovery: every candidate, and the original as their control, train for the same steps on the same rows."""
+"""Recovery: every candidate, and the original as their control, train by the same rules on the same rows.
 
-from collections.abc import Callable
+A lost attempt is gone on with: networks that it finished stay, the one that it was at goes on after its last
+epoch. What does not fit this job, or was damaged, is made anew.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from app.contract.report import TrainingPoint
-from app.contract.spec import Finetune, Task
+from app.contract.base import Contract
+from app.contract.report import LOWER_IS_BETTER, TrainingPoint
+from app.contract.spec import Task
 from app.contract.status import Stage
 from workers.engine import finetune
-from workers.engine.data import Examples
+from workers.engine.checkpoint import Checkpoint, fill, fingerprint, tensors
+from workers.engine.finetune import Judged
 from workers.engine.formats import pt2
 from workers.engine.graph.network import Network
 from workers.engine.graph.outputs import outputs_are
 from workers.engine.graph.surgery import place
 from workers.engine.losses import Goal, Loss, make_loss
 from workers.stages import judge
+from workers.stages.calibration import candidate_judge
 from workers.stages.context import Context, load, save
 from workers.stages.decompose import decomposed
+from workers.stages.refine import can_refine, refine
 
 CONTROL = "control"
+_REFINEMENT = 0.3  # of the time that a network takes
 _GOALS: dict[Task, Goal] = {
     Task.CLASSIFICATION: "classes",
     Task.LANGUAGE_MODELING: "classes",
@@ -26,39 +38,70 @@ _GOALS: dict[Task, Goal] = {
 }
 
 
+class _Done(Contract):
+    """That a network is trained: what the training was about (a fingerprint), the file it made, after how
+    many of its epochs the weights were as they are kept, and whether a refinement, if any, did it good."""
+
+    about: str
+    sha256: str
+    kept: int
+    epochs: int
+    refined: bool
+
+
 def run(context: Context) -> None:
-    """Train and write what was trained; without train data or epochs there is nothing to do."""
-    examples, asked = context.splits.fit, context.spec.finetune
-    if examples is None or asked.epochs == 0:
-        return
-    schedule = _schedule(context, examples, asked)
-    if not schedule.steps(len(examples)):
-        context.notice(
-            "not_finetuned", f"{len(examples)} rows to train on fill no batch of {schedule.batch_size}."
-        )
-        return
-    names = [f"candidate-{index}" for index in range(_candidates(context))]
-    if _metric_exists(context):
-        names.append(CONTROL)
+    """Train and write what was trained; without rows to do it on there is nothing to do."""
+    schedule = _schedule(context)
+    names = list(_names(context, schedule))
+    _keep(context, names)
     for position, name in enumerate(names):
-        student = _student(context, name)
-        _train(context, student, examples, schedule, name, _advance(context, position, len(names)))
+        part = _Part(context, schedule, position / len(names), (position + 1) / len(names))
+        _tell(context, name, _trained(part, name))
 
 
 def trained(context: Context, name: str) -> Path | None:
     """The trained network of that name, where this stage made one."""
-    path = context.folder(Stage.FINETUNE) / f"{name}.pt2"
+    path = _path(context, name, "pt2")
     return path if path.exists() else None
 
 
 def curve(context: Context, name: str) -> list[TrainingPoint]:
     """The training curve of that name; empty where nothing was trained."""
-    path = context.folder(Stage.FINETUNE) / f"{name}.json"
+    path = _path(context, name, "json")
     return load(path, list[TrainingPoint]) if path.exists() else []
 
 
-def _candidates(context: Context) -> int:
-    return len(decomposed(context))
+def _path(context: Context, name: str, suffix: str) -> Path:
+    return context.folder(Stage.FINETUNE) / f"{name}.{suffix}"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is done to one network, and which part of the stage that is."""
+
+    context: Context
+    schedule: finetune.Schedule | None
+    start: float
+    end: float
+
+    @property
+    def middle(self) -> float:
+        """Where the refinement ends and the training begins."""
+        return self.start + _REFINEMENT * (self.end - self.start) if self.schedule else self.end
+
+
+def _names(context: Context, schedule: finetune.Schedule | None) -> Iterator[str]:
+    if schedule or can_refine(context):
+        yield from (f"candidate-{index}" for index in range(len(decomposed(context))))
+    if schedule and _metric_exists(context):
+        yield CONTROL
+
+
+def _keep(context: Context, names: Collection[str]) -> None:
+    """Delete what another job left of other networks."""
+    for path in context.folder(Stage.FINETUNE).iterdir():
+        if path.is_file() and path.name.partition(".")[0] not in {*names, "notices"}:
+            path.unlink()
 
 
 def _metric_exists(context: Context) -> bool:
@@ -66,9 +109,18 @@ def _metric_exists(context: Context) -> bool:
     return context.task is not Task.NONE and test is not None and test.target is not None
 
 
-def _schedule(context: Context, examples: Examples, asked: Finetune) -> finetune.Schedule:
+def _schedule(context: Context) -> finetune.Schedule | None:
+    examples, asked = context.splits.fit, context.spec.finetune
+    if examples is None or asked.epochs == 0:
+        return None
     batch = context.original.batch_size(min(asked.batch_size, len(examples)))
-    return finetune.Schedule(asked.epochs, asked.learning_rate, batch, context.spec.seed)
+    schedule = finetune.Schedule(
+        asked.epochs, asked.learning_rate, batch, context.spec.seed, asked.patience, asked.decay
+    )
+    if schedule.steps(len(examples)):
+        return schedule
+    context.notice("not_finetuned", f"{len(examples)} rows to train on fill no batch of {batch}.")
+    return None
 
 
 def _student(context: Context, name: str) -> Network:
@@ -77,24 +129,107 @@ def _student(context: Context, name: str) -> Network:
     return pt2.read(context.folder(Stage.DECOMPOSE) / f"{name}.pt2")
 
 
-def _train(
-    context: Context,
-    student: Network,
-    examples: Examples,
-    schedule: finetune.Schedule,
-    name: str,
-    advance: Callable[[int, int], None],
-) -> None:
-    teacher = context.original.copy()
+def _trained(part: _Part, name: str) -> _Done:
+    """Refine and train the network of that name, unless that is done."""
+    context = part.context
+    student, teacher = _student(context, name), context.original.copy()
+    about = _about(part, student)
+    done = _done(context, name)
+    if done is not None and done.about == about:
+        return done
     for network in (student, teacher):
         place(network.module, context.device)
-    points = finetune.finetune(
-        student, teacher, examples, schedule, _loss(context), judge=_judge(context), advance=advance
-    )
+    kept = [
+        Checkpoint(_path(context, name, suffix), about, context.saved) for suffix in ("refined", "checkpoint")
+    ]
+    refined = name == CONTROL or _refined(part, student, teacher, kept[0])
+    found = _finetuned(part, student, teacher, kept[1])
     place(student.module, "cpu")
-    pt2.write(student, context.folder(Stage.FINETUNE) / f"{name}.pt2")
-    curve = [TrainingPoint(step=point.step, loss=point.loss, metric=point.metric) for point in points]
-    save(context.folder(Stage.FINETUNE) / f"{name}.json", curve)
+    written = _write(context, name, student, found)
+    done = _Done(about=about, sha256=written, kept=found.kept, epochs=found.epochs, refined=refined)
+    save(_path(context, name, "done"), done)
+    for checkpoint in kept:
+        checkpoint.remove()
+    context.saved()
+    return done
+
+
+def _refined(part: _Part, student: Network, teacher: Network, checkpoint: Checkpoint) -> bool:
+    """Refine the network where that was asked for; False where that came to nothing."""
+    if not can_refine(part.context):
+        return True
+    state = checkpoint.load()
+    if state is None:
+        better = refine(part.context, student, teacher, _advance(part.context, part.start, part.middle))
+        checkpoint.save({"better": better, "weights": tensors(student)})
+        return better
+    fill(student, state["weights"])
+    return bool(state["better"])
+
+
+def _finetuned(part: _Part, student: Network, teacher: Network, checkpoint: Checkpoint) -> finetune.Trained:
+    context, examples = part.context, part.context.splits.fit
+    if part.schedule is None or examples is None:
+        return finetune.Trained([], 0, 0)
+    return finetune.finetune(
+        student,
+        teacher,
+        examples,
+        part.schedule,
+        _loss(context),
+        judge=_judge(context),
+        advance=_advance(context, part.middle, part.end),
+        checkpoint=checkpoint,
+    )
+
+
+def _about(part: _Part, student: Network) -> str:
+    """The fingerprint of what is done to a network."""
+    context = part.context
+    rows = [each for each in (context.splits.fit, context.splits.calibration) if each is not None]
+    said = (repr(part.schedule), context.spec.finetune.model_dump_json(), context.task.value)
+    return fingerprint((student, context.original), rows, *said)
+
+
+def _write(context: Context, name: str, student: Network, found: finetune.Trained) -> str:
+    """Write network and curve; the network's digest."""
+    path = _path(context, name, "pt2")
+    pt2.write(student, path)
+    points = [TrainingPoint(step=point.step, loss=point.loss, metric=point.metric) for point in found.curve]
+    save(_path(context, name, "json"), points)
+    return _digest(path)
+
+
+def _done(context: Context, name: str) -> _Done | None:
+    """What is said of a finished network; None where there is none, or its file is not what was written."""
+    path = _path(context, name, "done")
+    try:
+        done = load(path, _Done)
+        curve(context, name)
+        return done if done.sha256 == _digest(_path(context, name, "pt2")) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tell(context: Context, name: str, done: _Done) -> None:
+    if not done.refined:
+        context.notice(
+            "not_refined",
+            f"Refining {name} block by block brought it no nearer to the original on the rows kept for "
+            "selection, and was undone.",
+        )
+    if done.kept < done.epochs:
+        when = f"after epoch {done.kept}" if done.kept else "before the first"
+        context.notice(
+            "kept_earlier_epoch",
+            f"Of {done.epochs} epochs of {name} none was better on the rows kept for selection than the "
+            f"weights {when}, which were kept.",
+        )
 
 
 def _loss(context: Context) -> Loss:
@@ -102,22 +237,35 @@ def _loss(context: Context) -> Loss:
     return make_loss(_GOALS[context.task], kind, distill=context.spec.finetune.distill)
 
 
-def _judge(context: Context) -> Callable[[Network], float | None]:
-    """The metric on the rows kept for selection: never on the test rows."""
+def _judge(context: Context) -> Callable[[Network], Judged]:
+    """The metric on the rows kept for selection, never on the test rows; where there is none, how far the
+    outputs on those rows are from the original's."""
     examples = context.splits.selection
 
-    def value(network: Network) -> float | None:
+    def value(network: Network) -> Judged:
         if examples is None or not judge.judgeable(context, examples):
-            return None
+            return Judged()
         predicted = judge.outputs(network, examples, context.device)
         found = judge.metric(context, predicted, examples)
-        return found.value if found else None
+        if found is None:
+            return Judged()
+        return Judged(found.value, found.value if found.name in LOWER_IS_BETTER else -found.value)
 
-    return value
+    distance = lru_cache(maxsize=1)(lambda: candidate_judge(context))
+
+    def judged(network: Network) -> Judged:
+        found = value(network)
+        if found.loss is not None or not distance():
+            return found
+        return Judged(loss=distance().divergence(judge.on_cpu(network, context.device)))
+
+    return judged
 
 
-def _advance(context: Context, position: int, of: int) -> Callable[[int, int], None]:
-    def advance(done: int, steps: int) -> None:
-        context.advance(Stage.FINETUNE, (position + done / max(1, steps)) / of)
+def _advance(context: Context, start: float, end: float) -> Callable[[int, int], None]:
+    """Takes progress within a part of the stage."""
+
+    def advance(done: int, of: int) -> None:
+        context.advance(Stage.FINETUNE, start + (end - start) * done / max(1, of))
 
     return advance

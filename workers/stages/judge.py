@@ -1,9 +1,10 @@
 """Judging a network on examples: the task's metric, between the contract's words and the engine's."""
 
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from app.contract.report import Metric
 from workers.engine.data import Examples
@@ -22,6 +23,16 @@ def outputs(
     """The network's first output for every example, or that of another form of it."""
     arrays = {spec.name: array for spec, array in zip(network.inputs, examples.inputs, strict=True)}
     return quality.predict(network, arrays, _BATCH, device, form)
+
+
+def on_cpu(network: Network, device: str) -> Callable[..., Any]:
+    """A network on a device, for inputs and outputs that are not there."""
+
+    def run(*inputs: Tensor) -> Any:
+        outputs = network(*(tensor.to(device) for tensor in inputs))
+        return pytree.tree_map(lambda leaf: leaf.cpu() if isinstance(leaf, Tensor) else leaf, outputs)
+
+    return run
 
 
 def metric(context: Context, predicted: Tensor, examples: Examples) -> Metric | None:

@@ -1,6 +1,8 @@
 """Fine-tuning recovers, is reproducible, records its curve, and refuses to go on with what is no number."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from torch import nn
 from tests.workers.engine.networks import BATCH, Convolutional, image_network, seeded, vector_network
 from workers.engine.data import Examples
 from workers.engine.errors import EngineError
-from workers.engine.finetune import Point, Schedule, finetune
+from workers.engine.finetune import Judged, Schedule, Trained, finetune
 from workers.engine.graph.network import Input, Network, trace
 from workers.engine.losses import make_loss
 
@@ -32,38 +34,101 @@ def _examples(teacher: Network, labelled: bool = False) -> Examples:
 
 
 def _train(
-    epochs: int = 3, rate: float = 3e-3, seed: int = 0, labelled: bool = False
-) -> tuple[Network, list[Point]]:
+    epochs: int = 3,
+    rate: float = 3e-3,
+    seed: int = 0,
+    labelled: bool = False,
+    judge: Callable[[Network], Judged] = lambda _: Judged(0.5),
+    **schedule: Any,
+) -> tuple[Network, Trained]:
     student, teacher = _networks()
-    curve = finetune(
+    trained = finetune(
         student,
         teacher,
         _examples(teacher, labelled),
-        Schedule(epochs, rate, 16, seed),
+        Schedule(epochs, rate, 16, seed, **schedule),
         make_loss("classes", "logits", distill=True),
-        judge=lambda _: 0.5,
+        judge=judge,
         advance=lambda _done, _of: None,
     )
-    return student, curve
+    return student, trained
+
+
+def _weights(network: Network) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten().clone() for parameter in network.module.parameters()])
 
 
 @pytest.mark.parametrize("labelled", [False, True])
 def test_the_loss_falls(labelled: bool) -> None:
-    _, curve = _train(epochs=6, labelled=labelled)
+    curve = _train(epochs=6, labelled=labelled)[1].curve
     assert curve[-1].loss < 0.7 * curve[0].loss
 
 
-def test_the_curve_has_every_epochs_end_with_its_metric_and_counts_all_steps() -> None:
-    _, curve = _train(epochs=3)
-    assert [point.step for point in curve if point.metric is not None] == [6, 12, 18]
+def test_the_curve_has_the_start_and_every_epochs_end_with_its_metric_and_counts_all_steps() -> None:
+    curve = _train(epochs=3)[1].curve
+    assert [point.step for point in curve if point.metric is not None] == [0, 6, 12, 18]
     assert [point.step for point in curve] == sorted(point.step for point in curve)
 
 
 def test_the_same_seed_gives_the_same_network_and_another_seed_another() -> None:
-    (first, _), (again, _), (other, _) = _train(), _train(), _train(seed=1)
-    weights = [torch.cat([p.flatten() for p in n.module.parameters()]) for n in (first, again, other)]
+    weights = [_weights(network) for network, _ in (_train(), _train(), _train(seed=1))]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def _losses(*losses: float) -> tuple[Callable[[Network], Judged], list[torch.Tensor]]:
+    """A judge that finds these losses in turn, and the weights that it saw."""
+    seen: list[torch.Tensor] = []
+
+    def judge(network: Network) -> Judged:
+        seen.append(_weights(network))
+        return Judged(-losses[len(seen) - 1], losses[len(seen) - 1])
+
+    return judge, seen
+
+
+@pytest.mark.parametrize(
+    ("losses", "kept"),
+    [
+        ((5, 4, 3, 2), 3),
+        ((5, 2, 3, 4), 1),
+        ((5, 3, 2, 2), 2),  # of equals the earliest
+        ((1, 3, 2, 2), 0),
+        ((math.nan, 3, math.nan, 4), 1),
+        ((math.nan, math.nan, math.nan, math.nan), 0),
+    ],
+)
+def test_the_best_epochs_weights_stay(losses: tuple[float, ...], kept: int) -> None:
+    judge, seen = _losses(*losses)
+    student, trained = _train(epochs=3, judge=judge)
+    assert (trained.kept, trained.epochs) == (kept, 3)
+    assert torch.equal(_weights(student), seen[kept])
+    assert not any(torch.equal(seen[kept], other) for epoch, other in enumerate(seen) if epoch != kept)
+
+
+def test_statistics_go_back_with_the_weights() -> None:
+    judge, _ = _losses(1, 2)
+    student, _ = _train(epochs=1, judge=judge)
+    before, _ = _networks()
+    assert all(map(torch.equal, student.module.buffers(), before.module.buffers()))
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "epochs"),
+    [((5, 6, 7, 1), 2, 2), ((5, 6, 4, 5, 6, 1), 2, 4), ((5, 4, 4), 1, 2), ((5, 4, 3, 2), 1, 3)],
+)
+def test_training_ends_when_as_many_epochs_as_patience_allows_brought_nothing(
+    losses: tuple[float, ...], patience: int, epochs: int
+) -> None:
+    judge, _ = _losses(*losses)
+    _, trained = _train(epochs=len(losses) - 1, judge=judge, patience=patience)
+    assert trained.epochs == epochs
+    assert trained.curve[-1].step == 6 * epochs
+
+
+def test_what_is_not_judged_is_trained_to_the_end() -> None:
+    _, trained = _train(epochs=3, judge=lambda _: Judged(), patience=1)
+    assert (trained.kept, trained.epochs) == (3, 3)
 
 
 def test_a_loss_that_is_no_number_ends_it_with_the_way_out() -> None:
@@ -77,7 +142,7 @@ def test_a_loss_that_is_no_number_ends_it_with_the_way_out() -> None:
             _examples(teacher),
             Schedule(1, 0.1, 16, 0),
             make_loss("classes", "logits", distill=True),
-            judge=lambda _: None,
+            judge=lambda _: Judged(),
             advance=lambda _done, _of: None,
         )
     assert (raised.value.code, raised.value.field) == ("training_diverged", "finetune.learning_rate")
@@ -95,7 +160,7 @@ def test_a_batch_of_one_row_leaves_the_running_statistics_alone() -> None:
         ),
         Schedule(1, 1e-3, 1, 0),
         make_loss("outputs", "logits", distill=True),
-        judge=lambda _: None,
+        judge=lambda _: Judged(),
         advance=lambda _done, _of: None,
     )
     assert torch.equal(network.module.get_buffer("1.running_var"), before)
@@ -127,7 +192,7 @@ def test_what_a_mask_marks_as_padding_teaches_nothing() -> None:
         Examples((ids, mask), None, (torch.int64, torch.int64)),
         Schedule(2, 1e-2, 4, 0),
         make_loss("classes", "logits", distill=True),
-        judge=lambda _: None,
+        judge=lambda _: Judged(),
         advance=lambda _done, _of: None,
     )
     changed = (student.module.get_parameter("table.weight") != before).any(1)
@@ -145,7 +210,7 @@ def test_dropout_is_active_while_training_and_off_afterwards() -> None:
         Examples((x,), None, (torch.float32,)),
         Schedule(1, 1e-3, 8, 0),
         make_loss("outputs", "logits", distill=True),
-        judge=lambda _: None,
+        judge=lambda _: Judged(),
         advance=lambda _done, _of: None,
     )
     batch = torch.from_numpy(x)

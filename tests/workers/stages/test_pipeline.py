@@ -99,7 +99,7 @@ def test_the_report_has_the_control_the_curve_the_splits_and_every_stages_second
     report = report_of(finished[0])
     assert report.control is not None
     assert report.control.metric.n == 60
-    assert [point.step for point in report.candidates[0].finetune if point.metric is not None] == [5]
+    assert [point.step for point in report.candidates[0].finetune if point.metric is not None] == [0, 5]
     assert report.splits == {"fit": 160, "calibration": 20, "selection": 20, "test": 60}
     assert set(report.seconds) == {stage.value for stage in Stage}
     assert report.original.metric is not None
