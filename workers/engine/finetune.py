@@ -57,10 +57,11 @@ class Point:
 @dataclass(frozen=True)
 class Judged:
     """What rows that are not trained on say of a network: `metric` is for the curve, and `loss` chooses
-    between epochs, the least one being the best. None is not known."""
+    between epochs, the least one being the best, up to its standard `error`. None is not known."""
 
     metric: float | None = None
     loss: float | None = None
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,10 @@ def finetune(
     advance: Callable[[int, int], None],
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
-    """Train `student` in place on `examples`, and leave it as it was judged best: at the start or after an
-    epoch, the earliest of equals. What is not judged is left as it was in the end.
+    """Train `student` in place on `examples`, and leave it as it was in the end, unless at the start or after
+    an earlier epoch it was judged better by more than a standard error. The start was chosen on the rows
+    that judge: between equals, what was learned is worth more. What is not judged is left as it was in the
+    end.
 
     The order of the rows depends on the seed alone, so the control that trains beside a candidate sees the
     same batches. `judge` looks at the start and at the network after each epoch, `advance` hears of every
@@ -113,16 +116,22 @@ def finetune(
 
 @dataclass
 class _Best:
-    """The best judgement so far and the tensors that earned it; none while nothing is judged."""
+    """The latest epoch that is as good as any, within a standard error, and its tensors; none while nothing
+    is judged. `loss` is the least so far, of the epoch `since`."""
 
     epoch: int = 0
     loss: float = math.inf
     weights: dict[str, Tensor] | None = None
+    since: int = 0
 
     def see(self, epoch: int, judged: Judged, network: Network) -> None:
-        if judged.loss is not None and (judged.loss < self.loss or self.weights is None):
+        if judged.loss is None:
+            return
+        loss = math.inf if math.isnan(judged.loss) else judged.loss
+        if self.weights is None or loss < self.loss + judged.error:
             self.epoch, self.weights = epoch, _copied(tensors(network))
-            self.loss = math.inf if math.isnan(judged.loss) else judged.loss
+        if loss < self.loss:
+            self.loss, self.since = loss, epoch
 
 
 class _Run:
@@ -159,7 +168,7 @@ class _Run:
     def over(self) -> bool:
         """Whether all epochs are done, or as many as patience allows brought nothing."""
         patience, best = self._schedule.patience, self._best
-        waited = best.weights is not None and patience is not None and self._epochs - best.epoch >= patience
+        waited = best.weights is not None and patience is not None and self._epochs - best.since >= patience
         return waited or self._epochs >= self._schedule.epochs
 
     def begin(self, judged: Judged) -> None:
@@ -198,7 +207,7 @@ class _Run:
         return {
             # What is the same is stored once.
             "weights": now if best.weights is None or best.epoch < self._epochs else best.weights,
-            "best": [best.epoch, best.loss, best.weights],
+            "best": [best.epoch, best.loss, best.weights, best.since],
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self._scheduler.state_dict(),
             "curve": [list(astuple(point)) for point in self._curve],

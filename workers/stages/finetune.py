@@ -28,6 +28,7 @@ from workers.stages.context import Context, load, save
 from workers.stages.decompose import decomposed
 from workers.stages.refine import can_refine, refine
 
+_CI95 = 2 * 1.96  # standard errors that a 95 % interval is wide
 CONTROL = "control"
 _REFINEMENT = 0.3  # of the time that a network takes
 _GOALS: dict[Task, Goal] = {
@@ -227,7 +228,7 @@ def _tell(context: Context, name: str, done: _Done) -> None:
         when = f"after epoch {done.kept}" if done.kept else "before the first"
         context.notice(
             "kept_earlier_epoch",
-            f"Of {done.epochs} epochs of {name} none was better on the rows kept for selection than the "
+            f"Of {done.epochs} epochs of {name} the last was worse on the rows kept for selection than the "
             f"weights {when}, which were kept.",
         )
 
@@ -249,7 +250,9 @@ def _judge(context: Context) -> Callable[[Network], Judged]:
         found = judge.metric(context, predicted, examples)
         if found is None:
             return Judged()
-        return Judged(found.value, found.value if found.name in LOWER_IS_BETTER else -found.value)
+        low, high = found.ci95
+        loss = found.value if found.name in LOWER_IS_BETTER else -found.value
+        return Judged(found.value, loss, (high - low) / _CI95)
 
     distance = lru_cache(maxsize=1)(lambda: candidate_judge(context))
 

@@ -106,6 +106,16 @@ def test_the_best_epochs_weights_stay(losses: tuple[float, ...], kept: int) -> N
     assert not any(torch.equal(seen[kept], other) for epoch, other in enumerate(seen) if epoch != kept)
 
 
+@pytest.mark.parametrize(
+    ("losses", "kept"),
+    [((5, 5.5, 5.9, 5.9), 3), ((5, 4, 4.5, 6), 2), ((5, 5.9, 6.8, 7.7), 1), ((1, 3, 3, 3), 0)],
+)
+def test_within_a_standard_error_of_the_best_the_latest_stays(losses: tuple[float, ...], kept: int) -> None:
+    told = iter(losses)
+    _, trained = _train(epochs=3, judge=lambda _: Judged(loss=next(told), error=1.0))
+    assert trained.kept == kept
+
+
 def test_statistics_go_back_with_the_weights() -> None:
     judge, _ = _losses(1, 2)
     student, _ = _train(epochs=1, judge=judge)

@@ -176,14 +176,15 @@ def _with_metrics(patch: pytest.MonkeyPatch, name: str, *values: float) -> None:
     told = iter(values * 3)
 
     def metric(*_: Any) -> Metric:
-        return Metric(name=name, value=next(told), n=20, ci95=(0.0, 1.0))
+        value = next(told)
+        return Metric(name=name, value=value, n=20, ci95=(value - 0.02, value + 0.02))
 
     patch.setattr(judge, "metric", metric)
 
 
 @pytest.mark.parametrize(
     ("name", "values", "kept"),
-    [("top1", (0.1, 0.5, 0.3, 0.5), 1), ("perplexity", (9.0, 7.0, 5.0, 5.0), 2), ("top1", (0.9, 0, 0, 0), 0)],
+    [("top1", (0.1, 0.5, 0.3, 0.4), 1), ("perplexity", (9.0, 7.0, 5.0, 6.0), 2), ("top1", (0.9, 0, 0, 0), 0)],
 )
 def test_the_best_epoch_is_kept_whichever_way_the_metric_counts(
     decomposition: Path,
