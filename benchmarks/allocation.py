@@ -3,7 +3,7 @@
 from random import Random
 
 from benchmarks.timing import in_turns, print_table
-from workers.engine.ranks.allocation import Option, allocate
+from app.planning.allocation import Option, allocate
 
 _LAYERS, _RANKS = 54, 24
 
