@@ -2,8 +2,8 @@
 
 from random import Random
 
-from benchmarks.timing import in_turns, print_table
 from app.planning.allocation import Option, allocate
+from benchmarks.timing import in_turns, print_table
 
 _LAYERS, _RANKS = 54, 24
 

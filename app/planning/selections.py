@@ -76,10 +76,8 @@ def by_signal(
     cheapest: `signal` has the rank by layer and method. Blind to the data and to the budget."""
 
     def choose(layer: Layer) -> Form | None:
-        ranks = signal.get(layer.name, {})
-        forms = [
-            layer.methods[method].form(ranks[method]) for method in rules.allowed(layer) if method in ranks
-        ]
+        ranks, allowed = signal.get(layer.name, {}), rules.allowed(layer)
+        forms = [layer.methods[each].form(ranks[each]) for each in allowed if each in ranks]
         smaller = [form for form in forms if saves(layer, form)]
         return min(smaller, key=lambda form: price.form(layer, form), default=None)
 

@@ -94,8 +94,8 @@ def _offer(factorization: Factorization[Any]) -> Offer:
 
 
 def _coefficients(factorization: Factorization[Any]) -> tuple[list[int], list[int]]:
-    """Those of the costs as `Offer` has them: a cost is linear in every number of the rank, so that its values
-    at ranks of zeros and ones determine it (Möbius inversion over the sets of modes)."""
+    """Those of the costs as `Offer` has them: a cost is linear in every number of the rank, so that its
+    values at ranks of zeros and ones determine it (Möbius inversion over the sets of modes)."""
     modes = len(factorization.max_rank)
     values = [
         factorization.cost(tuple(subset >> mode & 1 for mode in range(modes))) for subset in range(1 << modes)
@@ -105,8 +105,7 @@ def _coefficients(factorization: Factorization[Any]) -> tuple[list[int], list[in
 
 
 def _inverted(values: list[int], modes: int) -> list[int]:
-    for mode in range(modes):
-        bit = 1 << mode
+    for bit in (1 << mode for mode in range(modes)):
         values = [
             value - values[subset ^ bit] if subset & bit else value for subset, value in enumerate(values)
         ]

@@ -23,7 +23,8 @@ def worth_timing(layer: Layer, methods: Iterable[str]) -> list[Form]:
 
 
 def _best_of_each_size(layer: Layer, factorization: Factorization[Any]) -> list[Form]:
-    forms = sorted(_coarsest(factorization), key=lambda form: form.macs)
+    _, found = _coarsest(factorization)
+    forms = sorted(found, key=lambda form: form.macs)
     sizes = [(low * layer.macs, high * layer.macs) for low, high in pairwise(_TIMED)]
     within = [[form for form in forms if low < form.macs <= high] for low, high in sizes]
     return [min(each, key=lambda form: form.error) for each in within if each]
@@ -44,20 +45,22 @@ def for_menu(factorization: Factorization[Any]) -> list[Form]:
     """The forms to choose from where the weight is no longer at hand: undominated in parameters, MACs and
     error.
 
-    Of the coarsest grid of ranks that has any, 48 at most, spread over their cost. Of every finer grid all,
-    where these are no more than 48; else those at its low end, so that the least reachable cost is known.
+    Of the coarsest grid of ranks that has any, 48 at most, spread over their cost. While there are fewer, as
+    many of each finer grid; beyond that those at its low end, so that the least reachable cost is known.
     """
-    found = list(_coarsest(factorization))
+    coarsest, found = _coarsest(factorization)
     kept = dict.fromkeys(_spread(_front(found)))
-    for step in _STEPS:
-        whole = _size(factorization, step) <= _LARGEST_GRID
-        forms = _front(factorization.forms(step)) if whole else []
-        kept |= dict.fromkeys(forms if 0 < len(forms) <= _MENU else _low_end(factorization, step))
+    for step in (step for step in _STEPS if step < coarsest):
+        if len(kept) < _MENU and _size(factorization, step) <= _LARGEST_GRID:
+            kept |= dict.fromkeys(_spread(_front(factorization.forms(step))))
+        kept |= dict.fromkeys(_low_end(factorization, step))
     return list(kept)
 
 
-def _coarsest(factorization: Factorization[Any]) -> Sequence[Form]:
-    return next((forms for step in _STEPS if (forms := list(factorization.forms(step)))), [])
+def _coarsest(factorization: Factorization[Any]) -> tuple[int, Sequence[Form]]:
+    """The coarsest grid of ranks that has forms: its step, and they."""
+    grids = ((step, list(factorization.forms(step))) for step in _STEPS)
+    return next(((step, forms) for step, forms in grids if forms), (1, []))
 
 
 def _size(factorization: Factorization[Any], step: int) -> int:
