@@ -43,7 +43,7 @@ class PairInfo(LayerInfo):
 class ModelSummary(Contract):
     """A network: its signature and cost. Where a job asks for `joint_svd`, `pairs` stand for their members
     among the `layers`. MACs are for batch 1, one multiply-accumulate as 1. `menus` are what plans are made
-    of, with the layers' default methods; inspections before there were plans left none."""
+    of, with the layers' default methods; very large models have none, and those older than plans."""
 
     inputs: list[ArrayInfo]
     outputs: list[ArrayInfo]

@@ -19,8 +19,9 @@ def plan(spec: JobSpec, model: ModelSummary) -> PlanView:
     if model.menus is None:
         raise Conflict(
             "model_without_menus",
-            "The model was inspected before there were plans.",
-            hint="Upload it again.",
+            "Inspection left nothing to plan by: the model is too large, or older than plans are.",
+            hint="Submit the job: its report has the plan. A model from before there were plans can be "
+            "uploaded again.",
             field="model",
         )
     layers, total = menu_layers(model.layers, model.menus), Total(model.parameters, model.macs)

@@ -23,6 +23,8 @@ from workers.engine.ranks.selection import for_menu
 from workers.stages import trial
 from workers.stages.context import Context, read_model, save
 
+_MOST_PARAMETERS = 1 << 28  # of models with menus: the spectra of larger ones would keep an upload waiting
+
 
 def run(context: Context) -> None:
     """The job's first stage: the model as this job sees it."""
@@ -40,9 +42,13 @@ def run(context: Context) -> None:
 
 
 def model(path: Path) -> ModelSummary:
-    """An uploaded model's summary with the menus that plans are made of; raises `Rejected`."""
+    """An uploaded model's summary, with the menus that plans are made of unless it is very large; raises
+    `Rejected`."""
     network = read_model(path)
-    return describe(network).model_copy(update={"menus": menus(find(network))})
+    found = describe(network)
+    if found.parameters > _MOST_PARAMETERS:
+        return found
+    return found.model_copy(update={"menus": menus(find(network))})
 
 
 def dataset(path: Path, stored_as: str) -> DatasetSummary:
