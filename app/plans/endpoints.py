@@ -21,6 +21,6 @@ router = APIRouter(
 def create(
     spec: Annotated[JobSpec, Body(openapi_examples=BODIES)], engine: Database, key_id: KeyId
 ) -> PlanView:
-    """Takes a job's body; runs and stores nothing. Layers, methods and ranks are those that the weights alone
-    speak for: a job that has data weighs errors by it, and may decide otherwise or leave more layers dense."""
+    """Takes a job's body; runs and stores nothing. Methods and ranks are those that the weights alone speak
+    for: a job that has data weighs errors by it, and may decide otherwise or leave more layers dense."""
     return plan(*Jobs(engine, key_id).check(spec))
