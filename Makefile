@@ -42,8 +42,8 @@ $(BENCH)/.installed: pyproject.toml requirements/worker.txt requirements/benchma
 bench-language-model: $(BENCH)/.installed ## a language model at 0.8, in docs/results.md; long
 	$(BENCH)/bin/python -m benchmarks.language_model
 
-bench-peers: install ## us against the peers on the package index; writes docs/results.md (about an hour)
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers
+bench-peers: install ## us against the peers on the package index, in docs/results.md; long
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers --cases examples/fashion $(CASES)
 
 lint: install ## style, types and import walls
 	$(BIN)/ruff check .

@@ -35,7 +35,7 @@ from app.queue.lifecycle import (
     retry,
 )
 from app.settings import Settings
-from workers import messages, problems
+from workers import latencies, messages, problems
 from workers.child import OUT_OF_MEMORY
 from workers.heart import Heart
 from workers.messages import Order
@@ -149,6 +149,9 @@ class Attempt:
             threads=self._threads(),
         )
         workspace.write_order(order)
+        if order.spec is not None and order.spec.target.of == "latency":
+            known = partial(latencies.known, self._bench.engine, latencies.machine())
+            workspace.write_latencies(self._patiently(known))
 
     def _spec(self) -> JobSpec | None:
         return JobSpec.model_validate(self._job.spec) if self._job.kind == "compress" else None
@@ -207,6 +210,9 @@ class Attempt:
                 known = self._heart.pulse.warnings
                 if notice not in known and len(known) < _MOST_WARNINGS:
                     self._heart.tell(warnings=[*known, notice])
+            case messages.Timed(signature=signature, ms=ms):
+                engine, where = self._bench.engine, latencies.machine()
+                self._patiently(lambda: latencies.remember(engine, where, signature, ms))
             case messages.Succeeded() | messages.Failed():
                 self._said = message
 

@@ -57,6 +57,10 @@ class Workspace:
         """Say in `order.json` what the child is to do."""
         (self.root / "order.json").write_text(order.model_dump_json())
 
+    def write_latencies(self, known: Mapping[str, Mapping[str, float]]) -> None:
+        """Tell the child what layers are known to take on this machine."""
+        (self.root / "latencies.json").write_text(json.dumps(known))
+
     def keep_stage(self, stage: Stage) -> None:
         """Store a finished stage's files as this attempt's checkpoint, and last the list of them."""
         self._store_stage(stage, self._checkpoint(stage, self._lease.attempt))

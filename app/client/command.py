@@ -31,7 +31,7 @@ from app.settings import get_settings
 
 UNKNOWN_YET = "mdl_" + "0" * 32
 
-Budgeted = Literal["macs", "parameters"]
+Budgeted = Literal["macs", "parameters", "latency"]
 RankSelection = Literal["budget", "fraction", "energy", "vbmf", "cross_validation"]
 """Explicit ranks are given by layer rules, which this command has no options for."""
 
@@ -48,6 +48,9 @@ def compress(  # noqa: PLR0913, PLR0917 -- every parameter is an option of the c
         list[float] | None, typer.Option(help="fraction that remains; several give several candidates")
     ] = None,
     of: Annotated[Budgeted, typer.Option(help="what the fraction is of")] = "macs",
+    max_drop: Annotated[
+        float | None, typer.Option(help="by how much the metric may fall; in place of --keep")
+    ] = None,
     task: Annotated[Task | None, typer.Option(help="what the network is for")] = None,
     method: Annotated[list[Decomposition] | None, typer.Option(help="decompositions allowed")] = None,
     rank_selection: Annotated[RankSelection, typer.Option(help="how ranks are chosen")] = "budget",
@@ -69,7 +72,7 @@ def compress(  # noqa: PLR0913, PLR0917 -- every parameter is an option of the c
     """Compress a network on a running service, print before and after, and fetch the artifacts."""
     options = {
         "task": task,
-        "target": {"of": of, "keep": keep or [0.5]},
+        "target": _given({"of": of, "keep": keep, "max_drop": max_drop}),
         "methods": method,
         "ranks": {"selection": rank_selection},
         "finetune": _given({"epochs": epochs, "learning_rate": learning_rate}),

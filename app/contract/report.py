@@ -117,7 +117,7 @@ class Measured(Contract):
 
 
 class Control(Contract):
-    """The original, fine-tuned for the same steps: the honest baseline."""
+    """The original, fine-tuned by the same rules: the honest baseline."""
 
     metric: Metric
 

@@ -128,3 +128,14 @@ class IdempotencyKey(Base):
     request_sha256: Mapped[str] = mapped_column(sa.String(64))
     job_id: Mapped[str] = mapped_column(sa.ForeignKey("jobs.id", ondelete="CASCADE"))
     created_at: Mapped[float] = mapped_column(default=now())
+
+
+class Latency(Base):
+    """What a layer's calls take on a kind of machine: milliseconds, dense and by form. `signature` stands for
+    operators and shapes."""
+
+    __tablename__ = "latencies"
+    machine: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
+    signature: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    ms: Mapped[Document]
+    measured_at: Mapped[float] = mapped_column(default=now())

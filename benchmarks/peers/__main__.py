@@ -3,8 +3,6 @@ docs/results.md."""
 
 import argparse
 import os
-import shlex
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,6 +15,7 @@ from benchmarks.peers.case import Case, named
 from benchmarks.peers.catalogue import OURS, PEERS
 from benchmarks.peers.cells import Cell
 from benchmarks.peers.environments import ROOT, python
+from benchmarks.tables import PAGE, publish
 
 Job = tuple[str, float | None, Callable[[], Cell]]
 
@@ -33,9 +32,7 @@ def main() -> None:
         measured.append(table.Measured(case.name, *cost, len(case.test), found))
     drawn = plots.write(measured, options.page.parent / "img")
     pictures = {shown: os.path.relpath(file, options.page.parent) for shown, file in drawn.items()}
-    given = [argument for argument in sys.argv[1:] if argument != "--resume"]
-    command = shlex.join(["python", "-m", "benchmarks.peers", *given])
-    table.write(options.page, table.section(measured, command, pictures))
+    publish("peers", table.section(measured, pictures), options.page)
 
 
 def _cells(case: Case, options: argparse.Namespace) -> list[Cell]:
@@ -81,7 +78,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--state", type=Path, default=ROOT / "var" / "peers", help="for environments and networks"
     )
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md", help="what is written")
+    parser.add_argument("--page", type=Path, default=PAGE, help="what is written")
     parser.add_argument("--resume", action="store_true", help="keep the cells of a run that was cut off")
     return parser.parse_args()
 

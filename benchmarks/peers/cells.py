@@ -86,12 +86,13 @@ def theirs(case: Case, peer: Peer, method: str, keep: float, epochs: int, interp
     request.write_text(json.dumps(wanted))
     try:
         environments.run(peer, interpreter, request.resolve(), _PATIENCE)
-        before = case.read(torch.export.load(folder / "compressed.pt2"))
-        made = _Made(before, case.trained(before, epochs))
+        program = torch.export.load(folder / "compressed.pt2")
     except PeerFailed as failure:
         return replace(cell, remark=str(failure))
-    except Exception as error:  # a network that cannot be opened or trained is a finding too
+    except (OSError, RuntimeError, ValueError) as error:  # what cannot be opened again is a finding too
         return replace(cell, remark=last_line(f"{type(error).__name__}: {error}"))
+    before = case.read(program)
+    made = _Made(before, case.trained(before, epochs))
     told = json.loads((folder / "result.json").read_text())
     cell = replace(cell, seconds=told["seconds"], calls=max(1, len(told["calls"])), remark=told["remark"])
     return _judged(case, cell, made, folder)

@@ -1,13 +1,11 @@
-"""The comparison in words: one table a case, between two comments of a page."""
+"""The comparison in words: one table a case."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks.peers.cells import Cell
 
-BEGIN, END = "<!-- peers -->", "<!-- /peers -->"
 _HEAD = "| keep | who | MACs | parameters | accuracy | trained | latency | seconds | remark |"
 
 
@@ -22,21 +20,10 @@ class Measured:
     cells: Sequence[Cell]
 
 
-def section(cases: Sequence[Measured], command: str, plots: Mapping[str, str]) -> str:
-    """Markdown: the command, how to read it, a table for each case, then plots (file by what it shows)."""
-    parts = [f"```sh\n{command}\n```", _LEGEND, *(_table(case) for case in cases)]
+def section(cases: Sequence[Measured], plots: Mapping[str, str]) -> str:
+    """Markdown: how to read it, a table for each case, then plots (file by what it shows)."""
+    parts = [_LEGEND, *(_table(case) for case in cases)]
     return "\n\n".join([*parts, *(f"![{shown}]({file})" for shown, file in plots.items())])
-
-
-def write(page: Path, content: str) -> None:
-    """Put `content` between the comments of a page; a page without them gets them at its end."""
-    text = page.read_text() if page.exists() else "# Results\n"
-    if BEGIN not in text:
-        text = f"{text.rstrip()}\n\n## Peers\n\n{BEGIN}\n{END}\n"
-    before, rest = text.split(BEGIN, 1)
-    _, after = rest.split(END, 1)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f"{before}{BEGIN}\n{content}\n{END}{after}")
 
 
 def _table(case: Measured) -> str:
@@ -44,7 +31,7 @@ def _table(case: Measured) -> str:
     sigma = 100 * math.sqrt(whole * (1 - whole) / case.rows)
     cost = f"{case.macs / 1e6:.1f} M multiply-accumulates, {case.parameters / 1e6:.2f} M parameters"
     noise = f"{case.rows:,} test rows, of which one standard deviation is {sigma:.1f} points"
-    title = f"### {case.name}\n\n{cost}; {noise}."
+    title = f"**{case.name}**\n\n{cost}; {noise}."
     cells = sorted(case.cells, key=lambda cell: -(cell.keep or math.inf))
     return "\n".join([title, "", _HEAD, "|" + "---|" * (_HEAD.count("|") - 1), *map(_row, cells)])
 

@@ -39,7 +39,7 @@ def test_a_method_that_is_not_taken_is_405(tenant: Tenant) -> None:
         ({"target": {"keep": "half"}}, "target.keep", "valid number"),
         ({"target": {"keep": [0.5, 2]}}, "target.keep.1", "less than or equal to 1"),
         ({"target": {"keep": []}}, "target.keep", "at least 1 item"),
-        ({"target": {"of": "energy"}}, "target.of", "'macs' or 'parameters'"),
+        ({"target": {"of": "energy"}}, "target.of", "'macs', 'parameters' or 'latency'"),
         ({"tarjet": {}}, "tarjet", "not permitted"),
         ({"ranks": {"selection": "energy", "energy": 2}}, "ranks.energy", "less than or equal to 1"),
         ({"ranks": {"selection": "magic"}}, "ranks", "magic"),

@@ -52,6 +52,14 @@ def _norms(network: Network) -> list[Node]:
     return [node for node in call_nodes(network.module) if _has_statistics(node)]
 
 
+def _statistics(x: Tensor) -> Statistics:
+    """Mean and variance by channel. By a norm, which is many times as fast as torch's own variance."""
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    mean = x.mean(axes, keepdim=True)
+    distance = torch.linalg.vector_norm(x - mean, dim=axes)
+    return mean.flatten(), distance.square() * x.shape[1] / x.numel()
+
+
 def _node(argument: Any) -> Node:
     if not isinstance(argument, Node):
         raise TypeError(f"{argument} is not a node")
@@ -74,8 +82,7 @@ class _Watcher(Interpreter):
             return super().run_node(n)
         arguments: list[Any] = list(self.fetch_args_kwargs_from_env(n)[0])
         x: Tensor = arguments[0]
-        axes = [axis for axis in range(x.dim()) if axis != 1]
-        self.normalise(arguments, (x.mean(axes), x.var(axes, unbiased=False)))
+        self.normalise(arguments, _statistics(x))
         return _BATCH_NORM(*arguments)
 
     def normalise(self, arguments: list[Any], seen: Statistics) -> None:

@@ -152,6 +152,11 @@ class Judge:
         rows = len(self._inputs[0][0]) if self._inputs else 1
         return _REMEMBERED_BYTES // (rows * self._context.row_bytes)
 
+    @property
+    def is_dear(self) -> bool:
+        """Whether it could afford hardly any rows."""
+        return sum(len(inputs[0]) for inputs in self._inputs) <= _LEAST_SENSITIVITY_ROWS
+
     def __bool__(self) -> bool:
         """Whether there is anything to judge by."""
         return bool(self._wanted)

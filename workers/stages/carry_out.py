@@ -13,7 +13,7 @@ from workers.engine.layers.substitute import Substitute, substitute
 from workers.stages.calibration import batches
 from workers.stages.context import Context
 
-_REPAIR_ROWS = 128
+_REPAIR_ROWS, _ROUGH_ROWS = 128, 32
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ def carry_out(
     surgery.prune(copy.module)
     network = trace(copy.module, copy.inputs)
     if rows is not None:
-        correct_batch_norm(context.original, network, batches(context, rows.first(_REPAIR_ROWS)))
+        rows = rows.first(_REPAIR_ROWS if all(layer.polished for layer in layers) else _ROUGH_ROWS)
+        correct_batch_norm(context.original, network, batches(context, rows))
     return Decomposed(network, plan.model_copy(update={"layers": done}), substitutes)
 
 

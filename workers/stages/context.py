@@ -37,7 +37,7 @@ _SHARES = {
     Stage.PACKAGE: 0.05,
 }
 _ETA_AFTER_SECONDS = 3.0
-_MEMORY_BYTES = 1 << 31  # of roots and bases that several ranks have in common
+_MEMORY = 3  # times what calibration may hold: for roots and bases that several ranks have in common
 _NOTICES = "notices.jsonl"
 _RESUMABLE = frozenset({Stage.FINETUNE})  # they judge for themselves what a lost attempt left
 
@@ -56,7 +56,6 @@ class Context:
         self.workspace = workspace
         self.emit = emit
         self.device = _device(self.spec.device)
-        self.memory = Memory(_MEMORY_BYTES)
         self._stage = Stage.INSPECT
         self._began = self._stage_began = time.monotonic()
         self._began_at = sum(_SHARES[stage] for stage in order.done)
@@ -92,6 +91,11 @@ class Context:
     def task(self) -> Task:
         """The task that the metric belongs to; without targets there is none."""
         return self.spec.task or Task.NONE
+
+    @cached_property
+    def memory(self) -> Memory:
+        """What this attempt computed of its layers."""
+        return Memory(_MEMORY * self.spec.calibration.memory_mb << 20)
 
     def layers(self, network: Network) -> list[Layer]:
         """The layers of the original, or of a copy of it, as this job decides about them."""

@@ -5,7 +5,7 @@ from app.contract.plan import Plan
 from app.contract.spec import BudgetRanks, CrossValidationRanks, Method, Weighting
 from app.contract.status import Stage
 from workers.engine.layers.base import Layer
-from workers.engine.ranks.sensitivity import Sensitivity, sensitivities
+from workers.engine.ranks.sensitivity import SIZES, Sensitivity, sensitivities
 from workers.stages import cross_validation, timing
 from workers.stages.calibration import Judge, candidates, gather, sensitivity_judge, weigh
 from workers.stages.context import Context, load, save
@@ -93,7 +93,8 @@ def _measure_sensitivities(context: Context, by: Weighting, judge: Judge) -> Non
         weigh(context, layers, by)
         return undecided(layers, context.spec)
 
-    found = sensitivities(context.original, fresh, judge.divergence, remembered=judge.remembered)
+    sizes = SIZES[1::2] if judge.is_dear else SIZES
+    found = sensitivities(context.original, fresh, judge.divergence, remembered=judge.remembered, sizes=sizes)
     measured = [_Measured(layer=name, points=list(each.points)) for name, each in found.items()]
     save(context.folder(Stage.PLAN) / _SENSITIVITIES.format(by), measured)
 

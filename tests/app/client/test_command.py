@@ -54,7 +54,7 @@ def test_before_and_after_are_printed_and_the_artifacts_fetched(service: Service
     assert "layers.3.conv2" not in result.output
     (job,) = service.jobs.values()
     assert job["finetune"] == {"epochs": 2}
-    assert job["target"] == {"of": "macs", "keep": [0.5]}
+    assert job["target"] == {"of": "macs"}
     assert [service.uploads[job["data"][role]]["name"] for role in ("train", "test")] == [
         "train.npz",
         "test.npz",

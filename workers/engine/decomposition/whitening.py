@@ -10,7 +10,7 @@ from torch import Tensor
 # A direction whose energy is below this share of the largest is rounding, not data. An inverse of the root of
 # what remains still leaves ten digits of a product with it.
 _FLOOR = 1e-12
-_ITERATIONS = 8
+_ITERATIONS = 4
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from workers.engine.graph.rerun import Rerun
 from workers.engine.layers.base import Factorization, Form, Layer
 from workers.engine.layers.substitute import Substitute, substitute
 
-_TRIED = (0.07, 0.2, 0.4, 0.7)  # of a layer's parameters: the range that budgets ask for
+SIZES = (0.07, 0.2, 0.4, 0.7)
+"""The forms that are tried, as shares of a layer's parameters: the range that budgets ask for."""
 _LEAST = 1e-9  # of errors and divergences: below, they are rounding
 
 
@@ -59,6 +60,7 @@ def sensitivities(
     divergence: Callable[[Callable[..., Any]], float],
     *,
     remembered: int = 0,
+    sizes: Sequence[float] = SIZES,
 ) -> dict[str, Sensitivity]:
     """Divergence of the whole network as a function of each layer's error, by layer name.
 
@@ -73,13 +75,14 @@ def sensitivities(
             nothing else: the same tensors in every call.
         remembered: of how many batches all activations may be held. Then only what follows a layer is
             computed anew for it.
+        sizes: which forms are tried.
     """
     frozen = network.copy()
     rerun = Rerun(frozen, remembered)
     divergence(rerun)
     found: dict[str, Sensitivity] = {}
-    for copies in zip(*(fresh() for _ in _TRIED), strict=True):
-        forms = dict(zip(_forms(copies[0]), copies, strict=False))
+    for copies in zip(*(fresh() for _ in sizes), strict=True):
+        forms = dict(zip(_forms(copies[0], sizes), copies, strict=False))
         measured = [
             (form.error, _with(frozen, rerun, substitute(layer, form)[1], divergence))
             for form, layer in forms.items()
@@ -89,14 +92,14 @@ def sensitivities(
     return found
 
 
-def _forms(layer: Layer) -> list[Form]:
+def _forms(layer: Layer, sizes: Sequence[float]) -> list[Form]:
     """The forms nearest to the sizes to be tried, each once."""
     probe = _probe(layer)
     if probe is None:
         return []
     for step in (8, 4, 2, 1):
         if forms := list(probe.forms(step)):
-            wanted = [share * layer.parameters for share in _TRIED]
+            wanted = [share * layer.parameters for share in sizes]
             nearest = [min(forms, key=lambda form: abs(form.parameters - size)) for size in wanted]
             return list(dict.fromkeys(nearest))
     return []

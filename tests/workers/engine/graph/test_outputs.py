@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from workers.engine.graph.network import Dimension, Input, trace
-from workers.engine.graph.outputs import outputs_are
+from workers.engine.graph.outputs import outputs_are, rank_classes
 
 
 class Head(nn.Module):
@@ -48,3 +48,21 @@ def test_the_kind_of_output_is_read_through_views_and_casts(
 def test_an_input_passed_through_is_logits() -> None:
     network = trace(nn.Identity(), [Input("x", torch.float32, (Dimension("batch"), 4))])
     assert outputs_are(network) == "logits"
+
+
+@pytest.mark.parametrize(
+    ("end", "scores"),
+    [
+        (lambda y: y, True),
+        (lambda y: y.softmax(-1), True),
+        (lambda y: nn.functional.dropout(y, training=False), True),
+        (torch.tanh, False),
+        (nn.functional.normalize, False),
+        (lambda y: y.reshape(-1, 2, 3), False),
+    ],
+)
+def test_scores_are_what_a_last_layer_or_a_softmax_gives_one_row_an_example(
+    end: Callable[[Tensor], object], scores: bool
+) -> None:
+    network = trace(Head(end).eval(), [Input("x", torch.float32, (Dimension("batch"), 4))])
+    assert rank_classes(network) is scores

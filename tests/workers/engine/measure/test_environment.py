@@ -6,7 +6,8 @@ from pathlib import Path
 import onnxruntime
 import torch
 
-from workers.engine.measure.environment import cpu_name, describe
+from workers.engine.measure.environment import describe
+from workers.engine.measure.processor import cpu_name
 
 
 def test_versions_processor_and_threads_are_told() -> None:
