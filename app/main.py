@@ -22,6 +22,7 @@ from app.keys import service as keys
 from app.keys.authentication import Authentication
 from app.methods import endpoints as methods
 from app.models import endpoints as models
+from app.plans import endpoints as plans
 from app.queue.doorbell import make_celery
 from app.queue.janitor import Janitor
 from app.settings import Settings, get_settings
@@ -52,7 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     errors.install(app)
-    for slice_ in (models, datasets, jobs, methods, health):
+    for slice_ in (models, datasets, plans, jobs, methods, health):
         app.include_router(slice_.router)
     dashboard.install(app)
     registry = CollectorRegistry()

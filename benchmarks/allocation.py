@@ -2,8 +2,8 @@
 
 from random import Random
 
+from app.planning.allocation import Option, allocate
 from benchmarks.timing import in_turns, print_table
-from workers.engine.ranks.allocation import Option, allocate
 
 _LAYERS, _RANKS = 54, 24
 

@@ -1,6 +1,7 @@
 """What inspection found in an upload."""
 
 from app.contract.base import Contract
+from app.contract.menu import Menu
 
 
 class ArrayInfo(Contract):
@@ -41,7 +42,8 @@ class PairInfo(LayerInfo):
 
 class ModelSummary(Contract):
     """A network: its signature and cost. Where a job asks for `joint_svd`, `pairs` stand for their members
-    among the `layers`. MACs are for batch 1, one multiply-accumulate as 1."""
+    among the `layers`. MACs are for batch 1, one multiply-accumulate as 1. `menus` are what plans are made
+    of, with the layers' default methods; very large models have none, and those older than plans."""
 
     inputs: list[ArrayInfo]
     outputs: list[ArrayInfo]
@@ -49,6 +51,7 @@ class ModelSummary(Contract):
     macs: int
     layers: list[LayerInfo]
     pairs: list[PairInfo] = []
+    menus: list[Menu] | None = None
 
 
 class DatasetSummary(Contract):

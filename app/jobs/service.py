@@ -49,6 +49,12 @@ class Jobs:
                     repository.remember(connection, self.key_id, idempotency_key, digest, job_id)
             return job_view(self._row(connection, job_id)), new
 
+    def check(self, spec: JobSpec) -> tuple[JobSpec, ModelSummary]:
+        """The request with its task decided, and its model, as `submit` would take them; queues nothing and
+        raises the same."""
+        with reading(self.engine) as connection:
+            return self._validated(connection, spec)
+
     def one(self, job_id: str) -> JobView:
         """The job; raises `NotFound`."""
         with reading(self.engine) as connection:
@@ -127,7 +133,7 @@ class Jobs:
         return None if row is None else row.job_id
 
     def _enqueue(self, connection: Connection, spec: JobSpec) -> str:
-        resolved = self._validated(connection, spec)
+        resolved, _ = self._validated(connection, spec)
         job_id = new_id("job")
         lifecycle.enqueue(
             connection,
@@ -139,7 +145,7 @@ class Jobs:
         )
         return job_id
 
-    def _validated(self, connection: Connection, spec: JobSpec) -> JobSpec:
+    def _validated(self, connection: Connection, spec: JobSpec) -> tuple[JobSpec, ModelSummary]:
         model = ModelSummary.model_validate(self._summary(connection, MODEL, spec.model, "model"))
         roles = {"train": spec.data.train, "test": spec.data.test}
         data = {
@@ -147,7 +153,7 @@ class Jobs:
             for role, named in roles.items()
             if named is not None
         }
-        return resolve(spec, model, data)
+        return resolve(spec, model, data), model
 
     def _summary(self, connection: Connection, kind: Kind, upload_id: str, field: str) -> Any:
         row = None

@@ -21,7 +21,8 @@ class Model(UploadItem):
 
 
 def _show(row: AnyRow) -> Model:
-    return Model(**item_fields(row), **(row.summary or {}))
+    found = {field: value for field, value in (row.summary or {}).items() if field != "menus"}
+    return Model(**item_fields(row), **found)
 
 
 router = UploadRoutes(MODEL, "/v1/models", Model, _show).router()

@@ -1,33 +1,18 @@
-"""From a job's words to decisions: the rank selections of the engine, and one plan for each budget."""
+"""Decisions on the engine's layers: what planning needs to know of them, and its errors as the engine's."""
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
-from app.contract.plan import LayerPlan, Plan
-from app.contract.spec import (
-    BudgetRanks,
-    CrossValidationRanks,
-    EnergyRanks,
-    FractionRanks,
-    JobSpec,
-    LayerRule,
-    Method,
-    VbmfRanks,
-    Weighting,
-)
+from app.contract.plan import Plan
+from app.contract.spec import JobSpec, VbmfRanks, Weighting
+from app.planning.errors import PlanningError
+from app.planning.layers import Rank
+from app.planning.plans import Findings, Times, Total, make_plan
+from app.planning.rules import Rules, rules_of
+from workers.engine.errors import EngineError
 from workers.engine.graph.network import Network
 from workers.engine.layers.base import Layer
 from workers.engine.measure import cost
-from workers.engine.ranks.prices import Counted, LayerTimes, Timed
-from workers.engine.ranks.selection import (
-    Decision,
-    Rules,
-    by_budget,
-    by_energy,
-    by_fraction,
-    by_vbmf,
-    explicit,
-)
+from workers.engine.ranks.selection import signal_rank
 from workers.stages.timetable import Timetable
 
 
@@ -45,9 +30,19 @@ def decide(
     `fraction` is the one that cross-validation chose, or tries; `timetable` are needed where the budget is a
     time, and taken for MACs where they are missing.
     """
-    total = cost.count(network)
-    decisions = _decide(layers, spec, keep, total, fraction, timetable)
-    return _plan(keep, by, decisions, total, timetable)
+    counted = cost.count(network)
+    findings = Findings(
+        fraction=fraction,
+        signal=_signal(layers, rules_of(spec, layers)) if isinstance(spec.ranks, VbmfRanks) else {},
+        times=Times(timetable.network_ms, timetable.by_layer) if timetable else None,
+    )
+    try:
+        return make_plan(layers, Total(counted.parameters, counted.macs), spec, keep, by, findings)
+    except PlanningError as error:
+        problem = error.problem
+        raise EngineError(
+            problem.code, problem.detail, hint=problem.hint, layer=problem.layer, field=problem.field
+        ) from error
 
 
 def undecided(layers: Sequence[Layer], spec: JobSpec) -> list[Layer]:
@@ -56,93 +51,15 @@ def undecided(layers: Sequence[Layer], spec: JobSpec) -> list[Layer]:
     return [layer for layer in layers if layer.name not in rules.kept and layer.name not in rules.rank]
 
 
-def _decide(
-    layers: Sequence[Layer],
-    spec: JobSpec,
-    keep: float,
-    total: cost.Cost,
-    fraction: float | None,
-    timetable: Timetable | None,
-) -> list[Decision]:
-    ranks, rules = spec.ranks, rules_of(spec, layers)
-    if isinstance(ranks, BudgetRanks):
-        return _by_budget(layers, rules, spec, keep, total, timetable)
-    price = Counted("parameters" if spec.target.of == "parameters" else "macs")
-    if isinstance(ranks, FractionRanks | CrossValidationRanks):
-        asked = ranks.fraction if isinstance(ranks, FractionRanks) else fraction
-        return by_fraction(layers, rules, price=price, fraction=asked or keep)
-    if isinstance(ranks, EnergyRanks):
-        return by_energy(layers, rules, price=price, energy=ranks.energy)
-    if isinstance(ranks, VbmfRanks):
-        return by_vbmf(layers, rules, price=price)
-    return explicit(layers, rules)
-
-
-def _by_budget(
-    layers: Sequence[Layer],
-    rules: Rules,
-    spec: JobSpec,
-    keep: float,
-    total: cost.Cost,
-    timetable: Timetable | None,
-) -> list[Decision]:
-    if timetable:
-        time = round(timetable.network_ms * 1e6)
-        return by_budget(layers, rules, price=Timed(timetable.by_layer), keep=keep, total=time)
-    if spec.target.of == "parameters":
-        return by_budget(layers, rules, price=Counted("parameters"), keep=keep, total=total.parameters)
-    return by_budget(layers, rules, price=Counted("macs"), keep=keep, total=total.macs)
-
-
-def rules_of(spec: JobSpec, layers: Sequence[Layer]) -> Rules:
-    """What the job's words fix about these layers."""
-    matched = {layer.name: rule for layer in layers if (rule := _rule(spec.layers, layer.name))}
-    return Rules(
-        methods=frozenset(str(method) for method in spec.methods),
-        kept=frozenset(name for name, rule in matched.items() if rule.method is Method.KEEP),
-        method={
-            name: rule.method.value
-            for name, rule in matched.items()
-            if rule.method not in (None, Method.KEEP)
-        },
-        rank={name: _rank(rule.rank) for name, rule in matched.items() if rule.rank is not None},
-    )
-
-
-def _rule(rules: Sequence[LayerRule], name: str) -> LayerRule | None:
-    return next((rule for rule in rules if fnmatchcase(name, rule.match)), None)
-
-
-def _rank(rank: int | list[int]) -> tuple[int, ...]:
-    return (rank,) if isinstance(rank, int) else tuple(rank)
-
-
-def _plan(
-    keep: float, by: Weighting, decisions: Sequence[Decision], total: cost.Cost, timetable: Timetable | None
-) -> Plan:
-    times = timetable.by_layer if timetable else {}
-    layers = [_layer(decision, times.get(decision.layer.name)) for decision in decisions]
-    saved = [layer.latency_ms[1] - layer.latency_ms[0] for layer in layers if layer.latency_ms]
-    return Plan(
-        keep=keep,
-        weighting=by,
-        parameters=total.parameters + sum(layer.parameters[1] - layer.parameters[0] for layer in layers),
-        macs=total.macs + sum(layer.macs[1] - layer.macs[0] for layer in layers),
-        predicted_ms=timetable.network_ms + sum(saved) if timetable else None,
-        layers=layers,
-    )
-
-
-def _layer(decision: Decision, times: LayerTimes | None) -> LayerPlan:
-    layer, form = decision.layer, decision.form
-    after = None if times is None else times.of(form) if form else times.dense_ms
-    return LayerPlan(
-        name=layer.name,
-        method=Method(form.method) if form else Method.KEEP,
-        rank=list(form.rank) if form else None,
-        parameters=(layer.parameters, form.parameters if form else layer.parameters),
-        macs=(layer.macs, form.macs if form else layer.macs),
-        latency_ms=None if times is None or after is None else (times.dense_ms, after),
-        discarded_energy=form.error if form else 0.0,
-        reason=decision.reason,
-    )
+def _signal(layers: Sequence[Layer], rules: Rules) -> dict[str, dict[str, Rank]]:
+    """The rank of the signal by layer and method, where a method's rank is that of a matrix."""
+    fixed = {*rules.kept, *rules.rank}
+    ranks = {
+        layer.name: {method: signal_rank(layer.methods[method]) for method in rules.allowed(layer)}
+        for layer in layers
+        if layer.name not in fixed
+    }
+    return {
+        name: {method: rank for method, rank in each.items() if rank is not None}
+        for name, each in ranks.items()
+    }

@@ -1,11 +1,14 @@
 """Looking at what was uploaded: the signature, the layers and their cost; the arrays of a data set."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from app.contract.menu import Menu, Offer
+from app.contract.spec import DEFAULT_METHODS, Decomposition
 from app.contract.status import Stage
 from app.contract.summary import ArrayInfo, DatasetSummary, LayerInfo, ModelSummary, PairInfo
 from workers.engine.errors import EngineError
@@ -13,11 +16,14 @@ from workers.engine.formats import arrays
 from workers.engine.graph.indices import table_lengths
 from workers.engine.graph.network import Input, Network
 from workers.engine.layers.attention import AttentionPair
-from workers.engine.layers.base import Layer
+from workers.engine.layers.base import Factorization, Layer
 from workers.engine.layers.find import find
 from workers.engine.measure import cost
+from workers.engine.ranks.selection import for_menu
 from workers.stages import trial
 from workers.stages.context import Context, read_model, save
+
+_MOST_PARAMETERS = 1 << 28  # of models with menus: the spectra of larger ones would keep an upload waiting
 
 
 def run(context: Context) -> None:
@@ -36,8 +42,13 @@ def run(context: Context) -> None:
 
 
 def model(path: Path) -> ModelSummary:
-    """An uploaded model's summary; raises `Rejected`."""
-    return describe(read_model(path))
+    """An uploaded model's summary, with the menus that plans are made of unless it is very large; raises
+    `Rejected`."""
+    network = read_model(path)
+    found = describe(network)
+    if found.parameters > _MOST_PARAMETERS:
+        return found
+    return found.model_copy(update={"menus": menus(find(network))})
 
 
 def dataset(path: Path, stored_as: str) -> DatasetSummary:
@@ -68,6 +79,43 @@ def describe(network: Network) -> ModelSummary:
         layers=[_layer(layer) for layer in find(network)],
         pairs=[_pair(layer) for layer in find(network, joint=True) if isinstance(layer, AttentionPair)],
     )
+
+
+def menus(layers: Iterable[Layer]) -> list[Menu]:
+    """What the layers may become by the default methods, in the plain norm of their weights."""
+    return [Menu(layer=layer.name, offers=_offers(layer)) for layer in layers if layer.methods]
+
+
+def _offers(layer: Layer) -> dict[Decomposition, Offer]:
+    return {method: _offer(layer.methods[method]) for method in DEFAULT_METHODS if method in layer.methods}
+
+
+def _offer(factorization: Factorization[Any]) -> Offer:
+    parameters, macs = _coefficients(factorization)
+    return Offer(
+        parameters=parameters,
+        macs=macs,
+        forms=[(list(form.rank), float(f"{form.error:.6g}")) for form in for_menu(factorization)],
+    )
+
+
+def _coefficients(factorization: Factorization[Any]) -> tuple[list[int], list[int]]:
+    """Those of the costs as `Offer` has them: a cost is linear in every number of the rank, so that its
+    values at ranks of zeros and ones determine it (Möbius inversion over the sets of modes)."""
+    modes = len(factorization.max_rank)
+    values = [
+        factorization.cost(tuple(subset >> mode & 1 for mode in range(modes))) for subset in range(1 << modes)
+    ]
+    parameters = _inverted([weights + factorization.layer.bias_parameters for weights, _ in values], modes)
+    return parameters, _inverted([macs for _, macs in values], modes)
+
+
+def _inverted(values: list[int], modes: int) -> list[int]:
+    for bit in (1 << mode for mode in range(modes)):
+        values = [
+            value - values[subset ^ bit] if subset & bit else value for subset, value in enumerate(values)
+        ]
+    return values
 
 
 def _pair(pair: AttentionPair) -> PairInfo:

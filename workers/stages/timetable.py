@@ -3,7 +3,7 @@
 from statistics import median
 
 from app.contract.base import Contract
-from workers.engine.ranks.prices import LayerTimes
+from app.planning.prices import LayerTimes
 
 
 class TimedForm(Contract):

@@ -11,6 +11,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from app.contract.status import Stage
+from app.planning.rules import Rules, at_rank, rules_of
 from workers.engine.errors import EngineError
 from workers.engine.formats import onnx
 from workers.engine.graph import surgery
@@ -22,7 +23,6 @@ from workers.engine.measure.form_times import calls_of, time_forms
 from workers.engine.ranks.selection import worth_timing
 from workers.messages import Timed
 from workers.stages.context import Context, load, save
-from workers.stages.decisions import rules_of
 from workers.stages.timetable import TimedForm, TimedLayer, Timetable
 
 _DENSE, _IQR = "dense", "iqr"
@@ -39,7 +39,7 @@ def measure(context: Context, layers: Sequence[Layer]) -> None:
     `layers` are the original's, which know their weightings.
     """
     rules = rules_of(context.spec, layers)
-    wanted = {layer: forms for layer in layers if (forms := worth_timing(layer, rules))}
+    wanted = {layer: forms for layer in layers if (forms := _wanted(layer, rules))}
     timed = [each for layer, forms in wanted.items() if (each := _layer(context, layer, forms))]
     found = Timetable(network_ms=_network(context), layers=timed)
     if found.noise > _NOISY:
@@ -50,6 +50,16 @@ def measure(context: Context, layers: Sequence[Layer]) -> None:
         )
         return
     save(context.folder(Stage.PLAN) / _TIMETABLE, found)
+
+
+def _wanted(layer: Layer, rules: Rules) -> list[Form]:
+    """What the rules leave to choose from; of a layer that has a rank of its own that form."""
+    if not layer.methods or layer.name in rules.kept:
+        return []
+    if layer.name in rules.rank:
+        fixed = at_rank(layer, rules)
+        return [layer.methods[fixed.method].form(fixed.rank)] if fixed else []
+    return worth_timing(layer, rules.allowed(layer))
 
 
 def timetable(context: Context) -> Timetable | None:

@@ -17,7 +17,7 @@ from workers.engine.errors import EngineError
 from workers.engine.formats import pt2
 from workers.engine.measure import cost
 from workers.messages import Advanced, Kind, Message, Noticed, Order, StageFinished, StageStarted, Succeeded
-from workers.stages import pipeline
+from workers.stages import inspect, pipeline
 from workers.stages.inspect import describe
 
 MODEL = "mdl_" + "0" * 32
@@ -186,6 +186,17 @@ def test_a_model_is_described(inputs: Path, tmp_path: Path) -> None:
     ]
     ranks = summary["layers"][1]["max_rank"]
     assert (ranks["tucker"], ranks["full_tucker"], ranks["spatial_svd"]) == ([32, 32], [32, 32, 3, 3], [96])
+    assert [menu["layer"] for menu in summary["menus"]] == [layer["name"] for layer in summary["layers"]]
+    assert set(summary["menus"][1]["offers"]) == {*kernel} - {"cp", "full_tucker"}
+
+
+def test_a_very_large_model_is_described_without_menus(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspect, "_MOST_PARAMETERS", 100)
+    summary = _inspection("inspect_model", inputs / "model", "pt2", tmp_path)
+    assert summary["layers"]
+    assert summary["menus"] is None
 
 
 def test_pairs_are_described_beside_their_members() -> None:

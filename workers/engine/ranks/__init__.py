@@ -1,1 +1,1 @@
-"""Choosing ranks: by fraction, by energy, or by one allocation under a budget."""
+"""Ranks: which are worth a look, and how much the network minds what they lose."""

@@ -1,116 +1,64 @@
-"""Rank selections on real layers: the budget holds, rules are obeyed, dense is always a candidate."""
+"""The forms that are worth a look, and the ranks of what stands out of noise."""
 
-from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.workers.engine.networks import Convolutional, image_network, seeded, vector_network
-from workers.engine.errors import EngineError
-from workers.engine.graph.network import Network
+from tests.workers.engine.networks import image_network, seeded, vector_network
+from workers.engine.layers.base import Factorization, Form
 from workers.engine.layers.find import find
-from workers.engine.measure import cost
-from workers.engine.ranks.prices import Counted, Currency
-from workers.engine.ranks.selection import (
-    Decision,
-    Rules,
-    by_budget,
-    by_energy,
-    by_fraction,
-    by_vbmf,
-)
-
-MACS, PARAMETERS = Counted("macs"), Counted("parameters")
-ANY = Rules(frozenset({"svd", "tucker"}))
+from workers.engine.ranks.selection import for_menu, signal_rank, worth_timing
 
 
-def _network() -> Network:
+def test_worth_timing_are_a_few_forms_of_every_size() -> None:
     seeded()
-    return image_network(Convolutional(width=48), size=16)
+    [layer] = find(vector_network(nn.Linear(64, 96), 64))
+    shares = [form.macs / layer.macs for form in worth_timing(layer, ["svd"])]
+    assert shares == sorted(shares)
+    assert len(shares) >= 3
+    assert max(shares) < 0.9
 
 
-def _after(decisions: Sequence[Decision], total: int, of: Currency) -> int:
-    saved: list[int] = [
-        getattr(decision.layer, of) - getattr(decision.form, of) for decision in decisions if decision.form
-    ]
-    return total - sum(saved)
+def _conv(channels: int, *, groups: int = 1, stride: int = 1) -> "dict[str, Factorization[Any]]":
+    seeded()
+    conv = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, groups=groups)
+    [layer] = find(image_network(conv, size=8, channels=channels))
+    return layer.methods
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.sampled_from(["macs", "parameters"]), st.floats(0.15, 1.0))
-def test_the_budget_is_never_exceeded_and_met_within_two_percent(of: Currency, keep: float) -> None:
-    network = _network()
-    total = getattr(cost.count(network), of)
-    decisions = by_budget(find(network), ANY, price=Counted(of), keep=keep, total=total)
-    after = _after(decisions, total, of)
-    assert after <= keep * total
-    dense = all(decision.form is None for decision in decisions)
-    assert dense or after >= 0.98 * keep * total - 1
-
-
-def test_a_budget_of_everything_leaves_every_layer_dense() -> None:
-    network = _network()
-    total = cost.count(network).macs
-    decisions = by_budget(find(network), ANY, price=MACS, keep=1.0, total=total)
-    assert all(decision.form is None and decision.reason for decision in decisions)
-
-
-def test_an_unreachable_budget_says_the_least_that_is() -> None:
-    network = vector_network(nn.Sequential(nn.Linear(64, 64), nn.Conv1d(8, 8, 3, groups=8)), 8, 64)
-    total = cost.count(network).macs
-    with pytest.raises(EngineError) as raised:
-        by_budget(find(network), ANY, price=MACS, keep=0.01, total=total)
-    assert raised.value.code == "budget_unreachable"
-    least = (8 * 128 + 8 * 62 * 3) / total
-    assert f"{least:.2%}" in raised.value.detail
-
-
-def test_rules_are_obeyed_and_the_budget_is_met_around_them() -> None:
-    network = _network()
-    total = cost.count(network).macs
-    rules = Rules(
-        frozenset({"tucker"}),
-        kept=frozenset({"stem.0"}),
-        method={"shortcut": "svd"},
-        rank={"block.0": (16, 24)},
+def _beats(one: Form, other: Form) -> bool:
+    """Whether one is no worse in anything, and another form."""
+    return one != other and (
+        one.macs <= other.macs and one.parameters <= other.parameters and one.error <= other.error
     )
-    decisions = {d.layer.name: d for d in by_budget(find(network), rules, price=MACS, keep=0.6, total=total)}
-    assert decisions["stem.0"].form is None
-    fixed = decisions["block.0"].form
-    assert fixed is not None
-    assert fixed.rank == (16, 24)
-    assert "svd" in str(decisions["head"].reason)
-    assert _after(list(decisions.values()), total, "macs") <= 0.6 * total
 
 
-def test_a_fixed_rank_that_would_cost_more_leaves_the_layer_dense() -> None:
-    network = vector_network(nn.Linear(16, 16), 16)
-    rules = Rules(frozenset({"svd"}), rank={"weight": (15,)})
-    [decision] = by_energy(find(network), rules, price=MACS, energy=0.9)
-    assert decision.form is None
+@pytest.mark.parametrize("method", ["tucker", "channel_svd", "spatial_svd"])
+def test_of_few_forms_a_menu_holds_every_undominated_one(method: str) -> None:
+    factorization = _conv(8, stride=2)[method]
+    every = list(factorization.forms(1))
+    menu = for_menu(factorization)
+    undominated = [form for form in every if not any(_beats(other, form) for other in every)]
+    assert 1 < len(undominated) <= 48
+    assert set(undominated) <= set(menu)
+    assert set(menu) <= set(every)
 
 
-def test_fraction_holds_for_every_layer_by_itself() -> None:
-    decisions = by_fraction(find(_network()), ANY, price=PARAMETERS, fraction=0.4)
-    formed = [decision for decision in decisions if decision.form]
-    assert formed
-    assert all(d.form and d.form.parameters <= 0.4 * d.layer.parameters for d in formed)
-
-
-@pytest.mark.parametrize("energy", [0.5, 0.8])
-def test_energy_is_retained_by_every_layer_at_the_least_cost(energy: float) -> None:
-    decisions = by_energy(find(_network()), ANY, price=MACS, energy=energy)
-    formed = [decision for decision in decisions if decision.form]
-    assert formed
-    for decision in formed:
-        assert decision.form
-        assert 1 - decision.form.error >= energy
-        forms = [form for each in ANY.allowed(decision.layer) for form in each.forms(8)]
-        cheaper = [form for form in forms if form.macs < decision.form.macs]
-        assert all(1 - form.error < energy for form in cheaper)
+@pytest.mark.parametrize("method", ["tucker", "channel_svd", "spatial_svd"])
+def test_a_menu_of_many_forms_is_spread_over_their_cost_and_reaches_the_least(method: str) -> None:
+    factorization = _conv(200)[method]
+    menu = for_menu(factorization)
+    coarse = [form for form in menu if all(number % 8 == 0 for number in form.rank)]
+    assert len(coarse) <= 48
+    assert len(menu) <= 2 * 48
+    assert not any(_beats(one, other) for one in coarse for other in coarse)
+    shares = sorted(form.macs / factorization.layer.macs for form in coarse)
+    assert max(right - left for left, right in pairwise(shares)) < 0.08
+    assert shares[-1] > 0.9
+    assert min(form.macs for form in menu) == factorization.form((1,) * len(factorization.max_rank)).macs
 
 
 class Planted(nn.Module):
@@ -125,32 +73,28 @@ class Planted(nn.Module):
         return out
 
 
-def test_vbmf_finds_the_rank_of_what_stands_out_of_noise_whatever_the_budget() -> None:
+def test_the_signal_is_what_stands_out_of_noise() -> None:
     seeded()
     module = Planted()
     with torch.no_grad():
         module.signal.weight.copy_(torch.randn(64, 5) @ torch.randn(5, 96) + 0.05 * torch.randn(64, 96))
         module.noise.weight.copy_(0.05 * torch.randn(64, 64))
-    decisions = by_vbmf(find(vector_network(module, 96)), ANY, price=MACS)
-    assert {d.layer.name: d.form and d.form.rank for d in decisions} == {"signal": (5,), "noise": (1,)}
+    layers = find(vector_network(module, 96))
+    assert {each.name: signal_rank(each.methods["svd"]) for each in layers} == {"signal": (5,), "noise": (1,)}
 
 
-def test_vbmf_takes_the_ranks_of_both_channel_modes_for_tucker() -> None:
+def test_the_signal_of_tucker_has_a_rank_for_both_channel_modes() -> None:
     seeded()
     conv = nn.Conv2d(48, 64, 3, padding=1)
     core, out, inside = torch.randn(7, 4, 3, 3), torch.randn(64, 7), torch.randn(48, 4)
     with torch.no_grad():
         conv.weight.copy_(torch.einsum("abhw,oa,ib->oihw", core, out, inside))
         conv.weight.add_(0.05 * torch.randn_like(conv.weight))
-    rules = Rules(frozenset({"tucker"}))
-    [decision] = by_vbmf(find(image_network(conv, size=8, channels=48)), rules, price=MACS)
-    assert decision.form
-    assert decision.form.rank == (7, 4)
+    [layer] = find(image_network(conv, size=8, channels=48))
+    assert signal_rank(layer.methods["tucker"]) == (7, 4)
 
 
-def test_vbmf_leaves_a_layer_dense_that_only_takes_methods_without_a_matrix() -> None:
+def test_a_method_whose_rank_is_that_of_no_matrix_has_no_signal() -> None:
     seeded()
-    rules = Rules(frozenset({"tensor_train"}))
-    [decision] = by_vbmf(find(vector_network(nn.Linear(64, 64), 64)), rules, price=MACS)
-    assert decision.form is None
-    assert decision.reason
+    [layer] = find(vector_network(nn.Linear(64, 64), 64))
+    assert signal_rank(layer.methods["tensor_train"]) is None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.engine.ranks.allocation import Option, UnreachableBudgetError, allocate, front
+from app.planning.allocation import Option, UnreachableBudgetError, allocate, front
 
 _option = st.builds(Option, cost=st.integers(0, 50), loss=st.floats(0, 10, allow_nan=False))
 _layers = st.lists(st.lists(_option, min_size=1, max_size=5), min_size=1, max_size=4)

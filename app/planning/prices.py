@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from workers.engine.layers.base import Form, Layer
+from app.planning.layers import Form, Layer
 
 Currency = Literal["macs", "parameters"]
 

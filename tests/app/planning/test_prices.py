@@ -3,12 +3,13 @@
 import pytest
 from torch import nn
 
+from app.planning.errors import PlanningError
+from app.planning.prices import Counted, LayerTimes, Timed
+from app.planning.rules import Rules
+from app.planning.selections import by_budget
 from tests.workers.engine.networks import seeded, vector_network
-from workers.engine.errors import EngineError
 from workers.engine.layers.base import Layer
 from workers.engine.layers.find import find
-from workers.engine.ranks.prices import Counted, LayerTimes, Timed
-from workers.engine.ranks.selection import Rules, by_budget, worth_timing
 
 SVD = Rules(frozenset({"svd"}))
 
@@ -43,16 +44,5 @@ def test_a_budget_of_time_is_met_by_the_forms_that_were_timed() -> None:
     assert all(decision.form for decision in decisions)
     spent = sum(times[d.layer.name].of(d.form) or 0.0 for d in decisions if d.form)
     assert 0.5 + spent <= 0.6 * 2.5
-    with pytest.raises(EngineError, match="44"):
+    with pytest.raises(PlanningError, match="44"):
         by_budget(layers, SVD, price=Timed(times), keep=0.3, total=2_500_000)
-
-
-def test_worth_timing_are_a_few_forms_of_every_size_and_what_the_user_fixed() -> None:
-    layer = _layers()[0]
-    shares = [form.macs / layer.macs for form in worth_timing(layer, SVD)]
-    assert shares == sorted(shares)
-    assert len(shares) >= 3
-    assert max(shares) < 0.9
-    fixed = Rules(frozenset({"svd"}), rank={layer.name: (5,)})
-    assert [form.rank for form in worth_timing(layer, fixed)] == [(5,)]
-    assert worth_timing(layer, Rules(frozenset({"svd"}), kept=frozenset({layer.name}))) == []
