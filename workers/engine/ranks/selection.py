@@ -131,14 +131,14 @@ def by_vbmf(layers: Sequence[Layer], rules: Rules, *, price: Counted) -> list[De
     cheapest (Nakajima et al. 2013; for Tucker, Kim et al. 2016). Blind to the data and to the budget."""
 
     def choose(layer: Layer) -> Form | None:
-        ranks = {each: rank for each in rules.allowed(layer) if (rank := _signal(each))}
+        ranks = {each: rank for each in rules.allowed(layer) if (rank := signal_rank(each))}
         forms = [form for each, rank in ranks.items() if layer.saves(form := each.form(rank))]
         return min(forms, key=lambda form: price.form(layer, form), default=None)
 
     return _one_by_one(layers, rules, choose)
 
 
-def _signal(factorization: Factorization[Any]) -> tuple[int, ...]:
+def signal_rank(factorization: Factorization[Any]) -> tuple[int, ...]:
     """The rank of the signal for each number of the rank: 1 at least, of several groups the largest."""
     return tuple(
         max(1, *(evbmf_rank(singular_energies(M), (M.shape[0], M.shape[1])) for M in matrices))

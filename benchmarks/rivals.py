@@ -1,0 +1,162 @@
+"""Rank selections to compare a budget's with. Each has one number, under which the cost rises, and meets a
+budget by bisection of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from workers.engine.layers.base import Form, Layer
+from workers.engine.ranks.allocation import Option, front
+from workers.engine.ranks.selection import Rules, signal_rank
+
+STEPS = (8, 4, 2, 1)
+"""Grids of ranks, as a budget's allocation tries them."""
+SHARES = (0.1, 0.2, 0.35, 0.5, 0.7)
+"""Of a layer's MACs: what the greedy selection scores of every layer."""
+_TOLERANCE = (
+    0.02  # of the budget: finer ranks only where it is missed by more, as a budget's allocation has it
+)
+_HALVINGS = 50
+
+Choice = dict[str, Form | None]  # by layer; None is dense
+Curve = Sequence[tuple[float, float]]  # (share of a layer's MACs, score), by rising share
+Choose = Callable[[float, int], Choice]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Chooses by a number between `low` and `high` and a grid of ranks; those that round for themselves need
+    but one."""
+
+    choose: Choose
+    low: float = 0.0
+    high: float = 1.0
+    steps: Sequence[int] = STEPS
+
+
+class Menus:
+    """The undominated forms of every layer that is free to choose, by rising MACs."""
+
+    def __init__(self, layers: Sequence[Layer], rules: Rules) -> None:
+        self.layers, self.rules = layers, rules
+        self._known: dict[tuple[str, int], list[Form]] = {}
+
+    def forms(self, layer: Layer, step: int) -> list[Form]:
+        """On the grid of `step`, or the next finer one that has any."""
+        if (layer.name, step) not in self._known:
+            found = [form for each in self.rules.allowed(layer) for form in each.forms(step)]
+            if not found and step > 1:
+                return self.forms(layer, step // 2)
+            order = front([Option(form.macs, form.error) for form in found])
+            self._known[layer.name, step] = [found[i] for i in order]
+        return self._known[layer.name, step]
+
+    def within(self, layer: Layer, share: float, step: int) -> Form | None:
+        """The form of the least error within a share of the layer's MACs; its cheapest where none is."""
+        forms = self.forms(layer, step)
+        if share >= 1.0 or not forms:
+            return None
+        return next((form for form in reversed(forms) if form.macs <= share * layer.macs), forms[0])
+
+
+def uniform(menus: Menus) -> Rival:
+    """Every layer within the same fraction of its own MACs."""
+
+    def choose(fraction: float, step: int) -> Choice:
+        return {layer.name: menus.within(layer, fraction, step) for layer in menus.layers}
+
+    return Rival(choose)
+
+
+def energy(menus: Menus) -> Rival:
+    """Every layer in the cheapest form that holds a share of its energy, as its weighting has it."""
+
+    def cheapest(layer: Layer, share: float, step: int) -> Form | None:
+        forms = menus.forms(layer, step)
+        return next((form for form in forms if form.error <= 1.0 - share), None)
+
+    def choose(share: float, step: int) -> Choice:
+        return {layer.name: cheapest(layer, share, step) for layer in menus.layers}
+
+    return Rival(choose)
+
+
+def vbmf(menus: Menus) -> Rival:
+    """Every layer at the ranks of its signal, all times one factor, in the method where that is cheapest
+    (Nakajima et al. 2013)."""
+    allowed = {layer: menus.rules.allowed(layer) for layer in menus.layers}
+    signals = {each: rank for some in allowed.values() for each in some if (rank := signal_rank(each))}
+
+    def cheapest(layer: Layer, factor: float) -> Form | None:
+        forms = [
+            form
+            for each in allowed[layer]
+            if each in signals
+            and layer.saves(form := each.form(scaled(signals[each], factor, each.max_rank)))
+        ]
+        return min(forms, key=lambda form: form.macs, default=None)
+
+    def choose(factor: float, _: int) -> Choice:
+        return {layer.name: cheapest(layer, factor) for layer in menus.layers}
+
+    most = max((m / r for each, rank in signals.items() for r, m in zip(rank, each.max_rank, strict=True)))
+    return Rival(choose, high=most, steps=(1,))
+
+
+def scaled(rank: Sequence[int], factor: float, most: Sequence[int]) -> tuple[int, ...]:
+    """Every number of a rank times a factor, rounded, from 1 to the most that it can be."""
+    return tuple(max(1, min(m, round(factor * r))) for r, m in zip(rank, most, strict=True))
+
+
+def greedy(menus: Menus, curves: Mapping[str, Curve]) -> Rival:
+    """Every layer at the least share whose score, with it alone compressed, reaches one threshold: AIMET's
+    selection. Between the shares that were scored the score is interpolated, so that budgets can be met."""
+
+    def choose(threshold: float, step: int) -> Choice:
+        shares = {name: least_share(curve, threshold) for name, curve in curves.items()}
+        return {layer.name: menus.within(layer, shares.get(layer.name, 1.0), step) for layer in menus.layers}
+
+    scores = [score for curve in curves.values() for _, score in curve]
+    return Rival(choose, low=min(scores), high=max(scores) + 1e-6)
+
+
+def least_share(curve: Curve, threshold: float) -> float:
+    """The least share at which the score, linear between its points, reaches a threshold; 1 where it never
+    does."""
+    share, score = curve[0]
+    if score >= threshold:
+        return share
+    for (a, low), (b, high) in pairwise(curve):
+        if low < threshold <= high:
+            return a + (b - a) * (threshold - low) / (high - low)
+    return 1.0
+
+
+def meet(rival: Rival, cost: Callable[[Choice], int], budget: int) -> Choice | None:
+    """Its choice that costs most within a budget; None where all cost more. Finer ranks only where coarse
+    ones miss the budget by more than 2 %."""
+    best: Choice | None = None
+    for step in rival.steps:
+        number = largest_within(
+            lambda x, step=step: cost(rival.choose(x, step)), budget, rival.low, rival.high
+        )
+        if number is None:
+            continue
+        found = rival.choose(number, step)
+        best = found if best is None or cost(found) > cost(best) else best
+        if budget - cost(best) <= _TOLERANCE * budget:
+            break
+    return best
+
+
+def largest_within(cost: Callable[[float], int], budget: int, low: float, high: float) -> float | None:
+    """The largest number from `low` to `high` whose cost, which never falls, is within a budget, by
+    bisection; None where that of `low` is not."""
+    if cost(high) <= budget:
+        return high
+    if cost(low) > budget:
+        return None
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(middle) <= budget else (low, middle)
+    return low
