@@ -23,21 +23,28 @@ _REMEMBERED_BYTES = 1 << 31
 
 
 def curves(context: Context, menus: Menus, by: Weighting) -> dict[str, Curve]:
-    """For every layer that has forms: (share of its MACs, metric on at most 256 rows kept for selection), and
-    the original's at a share of 1. Factors are those of the closed form, not refined."""
+    """For every layer that has forms: (share of its MACs, metric on at most 256 rows kept for selection), of
+    the form nearest below each of a few shares, and the original's at a share of 1.
+
+    Factors are those of the closed form, not refined.
+    """
     score, frozen = _Score(context), context.original.copy()
     rerun = Rerun(frozen, score.remembered)
     whole = score(rerun)
-    found: dict[str, list[tuple[float, float]]] = {}
     copies = [_fresh(context, by) for _ in SHARES]
+    found: dict[str, Curve] = {}
     for layer in menus.layers:
-        for share, fresh in zip(SHARES, copies, strict=True):
-            form = menus.within(layer, share, STEPS[0])
-            if form is not None:
-                tensors = substitute(fresh[layer.name], form)[1]
-                value = replaced(frozen, rerun, tensors, score)
-                found.setdefault(layer.name, []).append((share, value))
-    return {name: [*points, (1.0, whole)] for name, points in found.items()}
+        forms = {
+            menus.within(layer, share, STEPS[0]): fresh for share, fresh in zip(SHARES, copies, strict=True)
+        }
+        points = [
+            (form.macs / layer.macs, replaced(frozen, rerun, substitute(fresh[layer.name], form)[1], score))
+            for form, fresh in forms.items()
+            if form is not None
+        ]
+        if points:
+            found[layer.name] = [*points, (1.0, whole)]
+    return found
 
 
 def _fresh(context: Context, by: Weighting) -> dict[str, Layer]:

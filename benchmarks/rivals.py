@@ -13,9 +13,7 @@ STEPS = (8, 4, 2, 1)
 """Grids of ranks, as a budget's allocation tries them."""
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.7)
 """Of a layer's MACs: what the greedy selection scores of every layer."""
-_TOLERANCE = (
-    0.02  # of the budget: finer ranks only where it is missed by more, as a budget's allocation has it
-)
+_TOLERANCE = 0.02  # of the budget, as for a budget's allocation
 _HALVINGS = 50
 
 Choice = dict[str, Form | None]  # by layer; None is dense
@@ -52,11 +50,17 @@ class Menus:
         return self._known[layer.name, step]
 
     def within(self, layer: Layer, share: float, step: int) -> Form | None:
-        """The form of the least error within a share of the layer's MACs; its cheapest where none is."""
+        """The form of the least error within a share of the layer's MACs, at finer ranks where coarse have
+        none; the cheapest of all where none is.
+        """
         forms = self.forms(layer, step)
         if share >= 1.0 or not forms:
             return None
-        return next((form for form in reversed(forms) if form.macs <= share * layer.macs), forms[0])
+        most = share * layer.macs + 0.5  # half a MAC for the rounding of shares
+        fitting = next((form for form in reversed(forms) if form.macs <= most), None)
+        if fitting is None and step > 1:
+            return self.within(layer, share, step // 2)
+        return fitting or forms[0]
 
 
 def uniform(menus: Menus) -> Rival:
@@ -110,26 +114,37 @@ def scaled(rank: Sequence[int], factor: float, most: Sequence[int]) -> tuple[int
 
 def greedy(menus: Menus, curves: Mapping[str, Curve]) -> Rival:
     """Every layer at the least share whose score, with it alone compressed, reaches one threshold: AIMET's
-    selection. Between the shares that were scored the score is interpolated, so that budgets can be met."""
+    selection. Two things let it spend a budget that the scored shares would leave half unused: the score is
+    interpolated between them, and past that of the original all shares rise alike towards 1."""
 
     def choose(threshold: float, step: int) -> Choice:
         shares = {name: least_share(curve, threshold) for name, curve in curves.items()}
         return {layer.name: menus.within(layer, shares.get(layer.name, 1.0), step) for layer in menus.layers}
 
-    scores = [score for curve in curves.values() for _, score in curve]
-    return Rival(choose, low=min(scores), high=max(scores) + 1e-6)
+    lowest = min(score for curve in curves.values() for _, score in curve)
+    highest = max(curve[-1][1] for curve in curves.values())
+    return Rival(choose, low=lowest, high=highest + 1.001)  # 1, whatever the rounding
 
 
 def least_share(curve: Curve, threshold: float) -> float:
-    """The least share at which the score, linear between its points, reaches a threshold; 1 where it never
-    does."""
+    """The least share at which the score, linear between its points, reaches a threshold. The last point is
+    the original's, at 1: what scores better loses nothing, and is taken for as good. A threshold above that
+    by x in [0, 1] takes x of the way from the share that reaches it to 1."""
+    whole = curve[-1][1]
+    above = min(1.0, max(0.0, threshold - whole))
+    share = _reaching([(share, min(score, whole)) for share, score in curve], min(threshold, whole))
+    return share + (1.0 - share) * above
+
+
+def _reaching(curve: Curve, threshold: float) -> float:
     share, score = curve[0]
     if score >= threshold:
         return share
-    for (a, low), (b, high) in pairwise(curve):
-        if low < threshold <= high:
-            return a + (b - a) * (threshold - low) / (high - low)
-    return 1.0
+    return next(
+        a + (b - a) * (threshold - low) / (high - low)
+        for (a, low), (b, high) in pairwise(curve)
+        if low < threshold <= high
+    )
 
 
 def meet(rival: Rival, cost: Callable[[Choice], int], budget: int) -> Choice | None:
@@ -137,9 +152,11 @@ def meet(rival: Rival, cost: Callable[[Choice], int], budget: int) -> Choice | N
     ones miss the budget by more than 2 %."""
     best: Choice | None = None
     for step in rival.steps:
-        number = largest_within(
-            lambda x, step=step: cost(rival.choose(x, step)), budget, rival.low, rival.high
-        )
+
+        def price(number: float, step: int = step) -> int:
+            return cost(rival.choose(number, step))
+
+        number = largest_within(price, budget, rival.low, rival.high)
         if number is None:
             continue
         found = rival.choose(number, step)

@@ -35,7 +35,7 @@ def row_values(
         return _hits(outputs, original.argmax(-1))
     if target is None or context.task is Task.REGRESSION:
         raise ValueError(f"rows of a {context.task} without targets, or of values, are not compared")
-    targets = torch.as_tensor(np.array(target)).long()
+    targets = (target if isinstance(target, Tensor) else torch.as_tensor(np.array(target))).long()
     if context.task is Task.CLASSIFICATION:
         return _hits(outputs, targets)
     positions = real_positions(context.original.inputs, inputs)

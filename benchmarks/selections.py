@@ -72,9 +72,8 @@ def main() -> None:
             for name in _SELECTIONS
         }
         seconds = {name: seconds[name] + chosen[name]["seconds"] for name in chosen}
-        measured[case.name] = {
-            "original": {"1": kept(_cell(case, "original", "1"), partial(_original, case))}
-        }
+        original = kept(_cell(case, "original", "1"), partial(_original, case))
+        measured[case.name] = {"original": {"1": original}}
         for name, found in chosen.items():
             measured[case.name][name] = _measured(case, name, found["plans"])
         content = _tables(measured, seconds)

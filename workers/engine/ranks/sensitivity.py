@@ -113,7 +113,7 @@ def replaced(
     tensors: Substitute,
     measure: Callable[[Callable[..., Any]], float],
 ) -> float:
-    """What is measured of a network, by what runs it again, with some of its tensors replaced for a moment."""
+    """What is measured of a network, as it is run again with some of its tensors replaced for a moment."""
     held = _swap(frozen, tensors)
     rerun.changed(tensors)
     try:
