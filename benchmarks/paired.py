@@ -16,18 +16,21 @@ def resampled_means(differences: Floats, resamples: int, random: np.random.Gener
     rows = len(differences)
     shares = np.full(rows, 1.0 / rows)
     drawn = (random.multinomial(rows, shares, size) for size in _chunks(resamples, rows))
-    return np.concatenate([counts @ differences for counts in drawn]) / rows
+    means: Floats = np.concatenate([counts @ differences for counts in drawn]) / rows
+    return means
 
 
 def p_values(means: Floats) -> Floats:
     """One-sided, for each column: how often the resampled mean is no better than zero. Never zero: the sample
     itself counts as one resample more (Davison & Hinkley 1997, section 4.2)."""
-    return (1.0 + (means <= 0.0).sum(0)) / (1.0 + len(means))
+    found: Floats = (1.0 + (means <= 0.0).sum(0)) / (1.0 + len(means))
+    return found
 
 
 def share_won(differences: Floats) -> Floats:
     """The share of cells, the last axis, with a positive difference; no difference counts half."""
-    return np.asarray(((differences > 0.0) + 0.5 * (differences == 0.0)).mean(-1))
+    shares: Floats = np.asarray(((differences > 0.0) + 0.5 * (differences == 0.0)).mean(-1))
+    return shares
 
 
 def p_of_share(means: Floats, least: float, random: np.random.Generator) -> float:

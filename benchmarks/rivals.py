@@ -3,7 +3,8 @@ budget by bisection of it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+
+import numpy as np
 
 from workers.engine.layers.base import Form, Layer
 from workers.engine.ranks.allocation import Option, front
@@ -15,6 +16,7 @@ SHARES = (0.1, 0.2, 0.35, 0.5, 0.7)
 """Of a layer's MACs: what the greedy selection scores of every layer."""
 _TOLERANCE = 0.02  # of the budget, as for a budget's allocation
 _HALVINGS = 50
+_TILT = 1e-6  # of a score, from a share of 0 to one of 1: far less than one row's
 
 Choice = dict[str, Form | None]  # by layer; None is dense
 Curve = Sequence[tuple[float, float]]  # (share of a layer's MACs, score), by rising share
@@ -42,7 +44,12 @@ class Menus:
     def forms(self, layer: Layer, step: int) -> list[Form]:
         """On the grid of `step`, or the next finer one that has any."""
         if (layer.name, step) not in self._known:
-            found = [form for each in self.rules.allowed(layer) for form in each.forms(step)]
+            found = [
+                form
+                for each in self.rules.allowed(layer)
+                for form in each.forms(step)
+                if cheaper(layer, form)
+            ]
             if not found and step > 1:
                 return self.forms(layer, step // 2)
             order = front([Option(form.macs, form.error) for form in found])
@@ -61,6 +68,16 @@ class Menus:
         if fitting is None and step > 1:
             return self.within(layer, share, step // 2)
         return fitting or forms[0]
+
+    def reaching(self, layer: Layer, share: float, step: int) -> Form | None:
+        """The cheapest form of no less than a share of the layer's MACs."""
+        least = share * layer.macs - 0.5
+        return next((form for form in self.forms(layer, step) if form.macs >= least), None)
+
+
+def cheaper(layer: Layer, form: Form) -> bool:
+    """Whether a form saves something, MACs among it: an embedding has none to save."""
+    return layer.saves(form) and form.macs < layer.macs
 
 
 def uniform(menus: Menus) -> Rival:
@@ -96,7 +113,7 @@ def vbmf(menus: Menus) -> Rival:
             form
             for each in allowed[layer]
             if each in signals
-            and layer.saves(form := each.form(scaled(signals[each], factor, each.max_rank)))
+            and cheaper(layer, form := each.form(scaled(signals[each], factor, each.max_rank)))
         ]
         return min(forms, key=lambda form: form.macs, default=None)
 
@@ -114,37 +131,30 @@ def scaled(rank: Sequence[int], factor: float, most: Sequence[int]) -> tuple[int
 
 def greedy(menus: Menus, curves: Mapping[str, Curve]) -> Rival:
     """Every layer at the least share whose score, with it alone compressed, reaches one threshold: AIMET's
-    selection. Two things let it spend a budget that the scored shares would leave half unused: the score is
-    interpolated between them, and past that of the original all shares rise alike towards 1."""
+    selection, but for the way between the shares that were scored."""
 
     def choose(threshold: float, step: int) -> Choice:
         shares = {name: least_share(curve, threshold) for name, curve in curves.items()}
-        return {layer.name: menus.within(layer, shares.get(layer.name, 1.0), step) for layer in menus.layers}
+        return {
+            layer.name: menus.reaching(layer, shares.get(layer.name, 1.0), step) for layer in menus.layers
+        }
 
     lowest = min(score for curve in curves.values() for _, score in curve)
     highest = max(curve[-1][1] for curve in curves.values())
-    return Rival(choose, low=lowest, high=highest + 1.001)  # 1, whatever the rounding
+    return Rival(choose, low=lowest, high=highest + 2 * _TILT)
 
 
 def least_share(curve: Curve, threshold: float) -> float:
-    """The least share at which the score, linear between its points, reaches a threshold. The last point is
-    the original's, at 1: what scores better loses nothing, and is taken for as good. A threshold above that
-    by x in [0, 1] takes x of the way from the share that reaches it to 1."""
-    whole = curve[-1][1]
-    above = min(1.0, max(0.0, threshold - whole))
-    share = _reaching([(share, min(score, whole)) for share, score in curve], min(threshold, whole))
-    return share + (1.0 - share) * above
+    """The least share at which the score reaches a threshold; 1 where it never does.
 
-
-def _reaching(curve: Curve, threshold: float) -> float:
-    share, score = curve[0]
-    if score >= threshold:
-        return share
-    return next(
-        a + (b - a) * (threshold - low) / (high - low)
-        for (a, low), (b, high) in pairwise(curve)
-        if low < threshold <= high
-    )
+    Between its points the score is linear. The last is the original's, at 1: nothing is taken for better
+    than that, nor for worse than a smaller share. Where it would be level it rises a little, so that
+    thresholds spend a budget that the scored shares would leave half unused: among shares that score alike
+    the layers rise together.
+    """
+    shares, scores = np.array(curve).T
+    level = np.minimum(np.maximum.accumulate(scores), scores[-1])
+    return float(np.interp(threshold, level + _TILT * shares, shares))
 
 
 def meet(rival: Rival, cost: Callable[[Choice], int], budget: int) -> Choice | None:

@@ -85,6 +85,16 @@ def test_uniform_keeps_every_layer_within_the_same_share_and_takes_the_least_err
         assert menus.within(layer, 1.0, 8) is None
 
 
+def test_what_must_reach_a_share_has_no_less_of_it() -> None:
+    menus = _menus()
+    for layer in menus.layers:
+        for form in menus.forms(layer, 8):
+            assert menus.reaching(layer, form.macs / layer.macs, 8) == form
+            above = menus.reaching(layer, (form.macs + 1) / layer.macs, 8)
+            assert above is None or above.macs > form.macs
+        assert menus.reaching(layer, 1.0 - 1e-9, 8) is None
+
+
 def test_energy_takes_the_cheapest_form_that_holds_it() -> None:
     menus = _menus()
     choice = rivals.energy(menus).choose(0.9, 1)
@@ -120,15 +130,21 @@ def test_scaled_ranks_stay_within_what_a_layer_has() -> None:
     assert scaled((4, 10), 0.0, (64, 12)) == (1, 1)
 
 
-def test_the_least_share_is_where_the_score_first_reaches_the_threshold() -> None:
+def test_the_least_share_is_where_the_score_reaches_the_threshold() -> None:
     assert least_share(CURVE, 0.4) == 0.1
-    assert least_share(CURVE, 0.6) == pytest.approx(0.3)
-    assert least_share(CURVE, 0.8) == pytest.approx(0.9)
-    assert least_share(CURVE, 0.9) == 1.0
+    assert least_share(CURVE, 0.6) == pytest.approx(0.3, abs=1e-4)
+    assert least_share(CURVE, 0.8) == pytest.approx(0.85, abs=1e-4)
+    assert least_share(CURVE, 0.91) == 1.0
 
 
-def test_what_scores_better_than_the_original_is_as_good_and_shares_rise_past_it() -> None:
-    lucky = [(0.2, 0.95), (1.0, 0.9)]
-    assert least_share(lucky, 0.9) == 0.2
-    assert least_share(lucky, 1.4) == pytest.approx(0.6)
-    assert least_share(lucky, 1.9) == 1.0
+def test_a_larger_share_is_no_worse_and_none_is_better_than_the_original() -> None:
+    assert least_share(CURVE, 0.7) == pytest.approx(0.5, abs=1e-4)
+    assert least_share([(0.2, 0.95), (1.0, 0.9)], 0.9) == 0.2
+
+
+def test_layers_that_score_alike_rise_together_and_leave_no_share_out() -> None:
+    level = [[(0.2, 0.9), (1.0, 0.9)], [(0.1, 0.5), (0.4, 0.9), (1.0, 0.9)]]
+    thresholds = [0.9 + 1e-6 * share for share in (0.5, 0.7, 0.9)]
+    for curve in level:
+        found = [least_share(curve, threshold) for threshold in thresholds]
+        assert found == pytest.approx([0.5, 0.7, 0.9], abs=1e-6)
