@@ -77,12 +77,13 @@ def _run(case: Path, of: str) -> dict[str, Any]:
 
 def _job(case: Path, target: Mapping[str, Any]) -> Report:
     inputs = {"model": case / "model.pt2", "train": case / "train.npz", "test": case / "test.npz"}
-    spec = {**_body(case), **target, "finetune": {"epochs": 0}}
+    spec = {**body(case), **target, "finetune": {"epochs": 0}}
     with tempfile.TemporaryDirectory() as folder:
         return run_job(job_order(spec, inputs, Path(folder)), Path(folder))
 
 
-def _body(case: Path) -> dict[str, Any]:
+def body(case: Path) -> dict[str, Any]:
+    """What is said of the case, or follows from its rows."""
     stated = case / "case.json"
     if stated.exists():
         body: dict[str, Any] = json.loads(stated.read_text())

@@ -72,7 +72,7 @@ def run(context: Context) -> None:
         timing.measure(context, layers)
     for done, by in enumerate(weightings, 1):
         if isinstance(ranks, BudgetRanks) and judge:
-            _measure_sensitivities(context, by, judge)
+            measure_sensitivities(context, by, judge)
         planner = Planner(context, by, fraction)
         by_weighting.append([planner(keep) for keep in context.spec.target.keeps])
         context.advance(Stage.PLAN, begun + (1.0 - begun) * done / len(weightings))
@@ -87,7 +87,9 @@ def planned(context: Context) -> list[Alternatives]:
     return load(context.folder(Stage.PLAN) / PLANS, list[Alternatives])
 
 
-def _measure_sensitivities(context: Context, by: Weighting, judge: Judge) -> None:
+def measure_sensitivities(context: Context, by: Weighting, judge: Judge) -> None:
+    """Keep, for whoever plans under this weighting, what each layer's errors make the outputs diverge by."""
+
     def fresh() -> list[Layer]:
         layers = context.layers(context.original.copy())
         weigh(context, layers, by)

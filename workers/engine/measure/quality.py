@@ -194,12 +194,13 @@ def _real_values(outputs: Tensor, positions: Tensor | None) -> Tensor:
 def _losses(outputs: Tensor, targets: Tensor, counts: Tensor, kind: OutputKind) -> Tensor:
     """The negative log-likelihood of every sequence's tokens that count, summed, in nats: (N,)."""
     labels = targets.long().where(counts, 0)
-    likelihoods = _log_probabilities(outputs.double(), kind).gather(-1, labels[..., None]).squeeze(-1)
+    likelihoods = log_probabilities(outputs.double(), kind).gather(-1, labels[..., None]).squeeze(-1)
     likelihoods = likelihoods.masked_fill(outputs.isnan().any(-1), math.nan).where(counts, 0.0)
     return -likelihoods.reshape(len(targets), -1).sum(1)
 
 
-def _log_probabilities(outputs: Tensor, kind: OutputKind) -> Tensor:
+def log_probabilities(outputs: Tensor, kind: OutputKind) -> Tensor:
+    """Of outputs (…, classes), whatever they are."""
     if kind == "logits":
         return outputs.log_softmax(-1)
     if kind == "log_probabilities":

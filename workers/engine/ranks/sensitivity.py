@@ -84,7 +84,7 @@ def sensitivities(
     for copies in zip(*(fresh() for _ in sizes), strict=True):
         forms = dict(zip(_forms(copies[0], sizes), copies, strict=False))
         measured = [
-            (form.error, _with(frozen, rerun, substitute(layer, form)[1], divergence))
+            (form.error, max(0.0, replaced(frozen, rerun, substitute(layer, form)[1], divergence)))
             for form, layer in forms.items()
         ]
         if measured:
@@ -110,17 +110,17 @@ def _probe(layer: Layer) -> "Factorization[Any] | None":
     return next(iter([*exact, *layer.methods.values()]), None)
 
 
-def _with(
+def replaced(
     frozen: Network,
     rerun: Rerun,
     tensors: Substitute,
-    divergence: Callable[[Callable[..., Any]], float],
+    measure: Callable[[Callable[..., Any]], float],
 ) -> float:
-    """The divergence with some tensors of the network replaced for a moment."""
+    """What is measured of a network, as it is run again with some of its tensors replaced for a moment."""
     held = _swap(frozen, tensors)
     rerun.changed(tensors)
     try:
-        return max(0.0, divergence(rerun))
+        return measure(rerun)
     finally:
         _swap(frozen, held)
 

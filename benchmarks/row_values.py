@@ -1,0 +1,61 @@
+"""How good outputs are on each row alone, so that two networks can be compared row by row: more is better."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from app.contract.spec import Task
+from workers.engine.data import IGNORED_LABEL
+from workers.engine.graph.outputs import OutputKind, outputs_are
+from workers.engine.measure.quality import log_probabilities
+from workers.engine.padding import has_positions, real_positions
+from workers.stages.context import Context
+
+Array = NDArray[np.generic] | Tensor
+Arrays = Sequence[Array]
+
+_LEAST = float(np.log(np.finfo(np.float32).tiny))  # nats; of outputs that are not numbers too
+
+
+def row_values(
+    context: Context, outputs: Tensor, original: Tensor, inputs: Arrays, target: Array | None
+) -> NDArray[np.float64]:
+    """By the job's task, rows without a label left out:
+
+    - classification: whether the largest output is the label's, 0 or 1;
+    - language-modeling: the mean log-likelihood of the row's tokens, in nats;
+    - none: whether the largest output is the original's, 0 or 1.
+
+    Raises `ValueError` for every other task, and where the targets are missing.
+    """
+    if context.task is Task.NONE:
+        return _hits(outputs, original.argmax(-1))
+    if target is None or context.task is Task.REGRESSION:
+        raise ValueError(f"rows of a {context.task} without targets, or of values, are not compared")
+    targets = (target if isinstance(target, Tensor) else torch.as_tensor(np.array(target))).long()
+    if context.task is Task.CLASSIFICATION:
+        return _hits(outputs, targets)
+    positions = real_positions(context.original.inputs, inputs)
+    counts = targets != IGNORED_LABEL
+    if positions is not None and has_positions(outputs, positions):
+        counts = counts & positions
+    return likelihoods(outputs, targets, counts, outputs_are(context.original))
+
+
+def _hits(outputs: Tensor, labels: Tensor) -> NDArray[np.float64]:
+    """1 or 0; for outputs (rows, positions, classes) the mean over positions."""
+    hits = (outputs.argmax(-1) == labels) & ~outputs.isnan().any(-1)
+    rows = hits.double().reshape(len(hits), -1).mean(1)
+    return rows[(labels != IGNORED_LABEL).reshape(len(labels), -1).any(1)].numpy()
+
+
+def likelihoods(outputs: Tensor, targets: Tensor, counts: Tensor, kind: OutputKind) -> NDArray[np.float64]:
+    """Means over what counts of every row: outputs (rows, …, classes), targets and counts (rows, …)."""
+    scores = log_probabilities(outputs.double(), kind)
+    found = scores.gather(-1, targets.where(counts, 0)[..., None]).squeeze(-1)
+    found = found.nan_to_num(_LEAST, neginf=_LEAST).where(counts, 0.0).reshape(len(targets), -1)
+    counted = counts.reshape(len(targets), -1).sum(1)
+    return (found.sum(1) / counted)[counted > 0].numpy()

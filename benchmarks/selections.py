@@ -1,0 +1,289 @@
+"""Which selection of ranks leaves most of a network, everything else alike: ours against simpler ones.
+
+    python -m benchmarks.selections [FOLDER] [--resume]
+
+FOLDER has the cases, as `benchmarks.cases` takes them; without it the case is the repository's example. Every
+selection is given the same decompositions, two-sided weighting, calibration rows and budgets of MACs, and
+nothing is trained. What was measured so far is in var/benchmarks; `--resume` goes on from there.
+"""
+
+import argparse
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contract.plan import Plan
+from app.contract.spec import ExplicitRanks, LayerRule, Method, Task, Weighting
+from app.contract.status import Stage
+from app.planning.rules import rules_of
+from benchmarks import rivals
+from benchmarks.cases import body
+from benchmarks.greedy import curves
+from benchmarks.jobs import WORK, ignore, job_order, kept
+from benchmarks.paired import Floats, p_of_share, p_values, resampled_means, share_won
+from benchmarks.rivals import Choice, Menus, Rival
+from benchmarks.row_values import row_values
+from benchmarks.tables import markdown, publish
+from workers.engine.errors import EngineError
+from workers.engine.graph.network import Network
+from workers.engine.layers.base import Layer
+from workers.engine.measure import cost
+from workers.stages import judge
+from workers.stages.calibration import calibration_rows, gather, sensitivity_judge, weigh
+from workers.stages.carry_out import carry_out
+from workers.stages.context import Context
+from workers.stages.decisions import decide, undecided
+from workers.stages.plan import Planner, measure_sensitivities
+
+_FOLDER = WORK / "selections"
+_EXAMPLE = Path(__file__).parents[1] / "examples"
+_KEEPS = (0.7, 0.5, 0.35, 0.25)
+_BY = Weighting.TWO_SIDED
+_OURS = "budget"
+_RESAMPLES = 10_000
+_CLAIMED = 0.8  # of the cells
+
+Plans = dict[str, Any]  # a plan, or None where the budget is out of reach, by keep; all as JSON
+Row = dict[str, Any]
+Rows = dict[str, dict[str, Row | None]]  # by selection, then by keep
+Cell = tuple[str, str]  # case and keep
+
+
+def main() -> None:
+    """Measure case after case, and put what there is into the page after each."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.selections")
+    parser.add_argument("folder", nargs="?", type=Path, default=_EXAMPLE)
+    parser.add_argument("--resume", action="store_true")
+    asked = parser.parse_args()
+    if not asked.resume:
+        shutil.rmtree(_FOLDER, ignore_errors=True)
+    measured: dict[str, Rows] = {}
+    seconds: dict[str, float] = dict.fromkeys(_SELECTIONS, 0.0)
+    for case in sorted(path.parent for path in asked.folder.glob("*/model.pt2")):
+        chosen = {
+            name: kept(_FOLDER / case.name / f"{name}.json", partial(_choose, case, name))
+            for name in _SELECTIONS
+        }
+        seconds = {name: seconds[name] + chosen[name]["seconds"] for name in chosen}
+        original = kept(_cell(case, "original", "1"), partial(_original, case))
+        measured[case.name] = {"original": {"1": original}}
+        for name, found in chosen.items():
+            measured[case.name][name] = _measured(case, name, found["plans"])
+        content = _tables(measured, seconds)
+        publish("selections", content)
+        print(content, file=sys.stderr, flush=True)
+
+
+def _context(case: Path) -> Context:
+    """A job of its own for every selection: what one computed serves no other. Only the moments do."""
+    workspace = _FOLDER / case.name / "job"
+    inputs = {"model": case / "model.pt2", "train": case / "train.npz", "test": case / "test.npz"}
+    asked = {"calibration": {"weighting": _BY.value}, "finetune": {"epochs": 0}}
+    context = Context(job_order({**body(case), **asked}, inputs, workspace), workspace, ignore)
+    if Stage.PLAN not in context.order.done:
+        context.start(Stage.PLAN)
+        gather(context, context.layers(context.original))
+        context.finish(Stage.PLAN)
+    return context
+
+
+def _choose(case: Path, name: str) -> dict[str, Any]:
+    """One selection's plans, and the seconds that it took to choose all of them."""
+    context = _context(case)
+    _ = context.original, context.splits
+    start = time.perf_counter()
+    plans = _SELECTIONS[name](context)
+    return {"seconds": time.perf_counter() - start, "plans": plans}
+
+
+def _by_budget(context: Context) -> Plans:
+    measure_sensitivities(context, _BY, sensitivity_judge(context))
+    planner = Planner(context, _BY)
+    return {f"{keep:g}": _reachable(planner, keep) for keep in _KEEPS}
+
+
+def _reachable(planner: Planner, keep: float) -> Any:
+    try:
+        return planner(keep).model_dump(mode="json")
+    except EngineError as error:
+        if error.code != "budget_unreachable":
+            raise
+        return None
+
+
+def _by_rival(make: Callable[[Context, Menus], Rival], context: Context) -> Plans:
+    layers = context.layers(context.original)
+    weigh(context, layers, _BY)
+    menus = Menus(undecided(layers, context.spec), rules_of(context.spec, layers))
+    rival, total = make(context, menus), cost.count(context.original).macs
+    macs = {layer.name: layer.macs for layer in menus.layers}
+    elsewhere = _plan(context, layers, dict.fromkeys(macs), 1.0).macs - sum(macs.values())
+
+    def price(choice: Choice) -> int:
+        return elsewhere + sum(form.macs if form else macs[name] for name, form in choice.items())
+
+    choices = {keep: rivals.meet(rival, price, math.floor(keep * total)) for keep in _KEEPS}
+    return {
+        f"{keep:g}": choice and _plan(context, layers, choice, keep).model_dump(mode="json")
+        for keep, choice in choices.items()
+    }
+
+
+def _plan(context: Context, layers: Sequence[Layer], choice: Choice, keep: float) -> Plan:
+    """A choice as a job's own rules would have it."""
+    rules = [
+        LayerRule(match=name, method=Method(form.method), rank=list(form.rank))
+        if form
+        else LayerRule(match=name, method=Method.KEEP)
+        for name, form in choice.items()
+    ]
+    ranks = ExplicitRanks(selection="explicit")
+    spec = context.spec.model_copy(update={"ranks": ranks, "layers": [*rules, *context.spec.layers]})
+    return decide(context.original, layers, spec, _BY, keep)
+
+
+def _by_greedy(context: Context, menus: Menus) -> Rival:
+    return rivals.greedy(menus, curves(context, menus, _BY))
+
+
+_SELECTIONS: dict[str, Callable[[Context], Plans]] = {
+    _OURS: _by_budget,
+    "uniform": partial(_by_rival, lambda _, menus: rivals.uniform(menus)),
+    "energy": partial(_by_rival, lambda _, menus: rivals.energy(menus)),
+    "VBMF": partial(_by_rival, lambda _, menus: rivals.vbmf(menus)),
+    "greedy": partial(_by_rival, _by_greedy),
+}
+
+
+def _cell(case: Path, name: str, keep: str) -> Path:
+    return _FOLDER / case.name / f"{name}-{keep}.json"
+
+
+def _measured(case: Path, name: str, plans: Plans) -> dict[str, Row | None]:
+    return {
+        keep: kept(_cell(case, name, keep), partial(_carried_out, case, plan)) if plan else None
+        for keep, plan in plans.items()
+    }
+
+
+def _carried_out(case: Path, stored: Any) -> Row:
+    """What a plan makes of the network, measured on the test rows."""
+    context, plan = _context(case), Plan.model_validate(stored)
+    copy = context.original.copy()
+    layers = context.layers(copy)
+    weigh(context, layers, _BY)
+    network = carry_out(context, plan, copy, layers, calibration_rows(context)).network
+    return _row(context, network)
+
+
+def _original(case: Path) -> Row:
+    context = _context(case)
+    return _row(context, context.original)
+
+
+def _row(context: Context, network: Network) -> Row:
+    test = context.splits.test
+    assert test is not None
+    original, found = (judge.outputs(each, test) for each in (context.original, network))
+    whole, macs = (cost.count(each).macs for each in (context.original, network))
+    values = row_values(context, found, original, test.inputs, test.target)
+    return {"task": context.task.value, "macs": macs / whole, "rows": values.tolist()}
+
+
+def _tables(measured: Mapping[str, Rows], seconds: Mapping[str, float]) -> str:
+    """The metrics of every cell, the differences between selections, and who won how often."""
+    cells = [(case, f"{keep:g}") for case in measured for keep in _KEEPS]
+    differences, means = _bootstrapped(measured)
+    metrics = [row for case in measured for row in _metrics(case, measured[case])]
+    compared = [[*cell, *(_difference(cell, name, differences, means) for name in _RIVALS)] for cell in cells]
+    won = [_won(name, differences[name], means[name], seconds[name]) for name in _RIVALS]
+    ours = [_OURS, "", "", "", f"{seconds[_OURS]:.0f}"]
+    return "\n\n".join(
+        [
+            markdown(["case", "keep", *_SELECTIONS], metrics),
+            markdown(["case", "keep", *_RIVALS], compared),
+            markdown(["", "cells", "budget better in", f"p of ≥ {_CLAIMED:.0%}", "seconds"], [ours, *won]),
+        ]
+    )
+
+
+_RIVALS = [name for name in _SELECTIONS if name != _OURS]
+
+
+def _bootstrapped(measured: Mapping[str, Rows]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """By rival and cell: how much better ours is on each row, and the means of that over rows drawn anew, the
+    same for every cell and rival of a case."""
+    random = np.random.default_rng(0)
+    differences: dict[str, dict[Cell, Floats]] = {name: {} for name in _RIVALS}
+    means: dict[str, dict[Cell, Floats]] = {name: {} for name in _RIVALS}
+    for case, rows in measured.items():
+        found = {(name, keep): values for name in _RIVALS for keep, values in _paired(rows, name)}
+        if not found:
+            continue
+        drawn = resampled_means(np.stack(list(found.values()), 1), _RESAMPLES, random)
+        for column, ((name, keep), values) in enumerate(found.items()):
+            differences[name][case, keep] = values
+            means[name][case, keep] = drawn[:, column]
+    return differences, means
+
+
+def _paired(rows: Rows, name: str) -> list[tuple[str, NDArray[np.float64]]]:
+    """Ours less a rival's on each row, where both meet the budget."""
+    both = {keep: (ours, rows[name][keep]) for keep, ours in rows[_OURS].items()}
+    return [
+        (keep, np.array(ours["rows"]) - np.array(other["rows"]))
+        for keep, (ours, other) in both.items()
+        if ours and other
+    ]
+
+
+def _metrics(case: str, rows: Rows) -> list[list[str]]:
+    [original] = rows["original"].values()
+    assert original is not None
+    lines = [[case, "1", f"{_shown(original)}", *[""] * len(_RIVALS)]]
+    for keep in rows[_OURS]:
+        found = [rows[name][keep] for name in _SELECTIONS]
+        best = max(np.mean(row["rows"]) for row in found if row) if any(found) else None
+        lines.append([case, keep, *(_entry(row, best) for row in found)])
+    return lines
+
+
+def _entry(row: Row | None, best: float | None) -> str:
+    if row is None:
+        return "–"
+    shown = f"**{_shown(row)}**" if np.mean(row["rows"]) == best else _shown(row)
+    return f"{shown} ({row['macs']:.3f})"
+
+
+def _shown(row: Row) -> str:
+    mean = float(np.mean(row["rows"]))
+    return f"ppl {math.exp(-mean):.3f}" if row["task"] == Task.LANGUAGE_MODELING else f"{mean:.4f}"
+
+
+def _difference(cell: Cell, name: str, differences: Any, means: Any) -> str:
+    if cell not in differences[name]:
+        return "–"
+    [p] = p_values(means[name][cell][:, None])
+    return f"{differences[name][cell].mean():+.4f} (p {p:.4f})"
+
+
+def _won(
+    name: str, differences: Mapping[Cell, Floats], means: Mapping[Cell, Floats], seconds: float
+) -> list[str]:
+    if not means:
+        return [name, "0", "–", "–", f"{seconds:.0f}"]
+    share = share_won(np.array([values.mean() for values in differences.values()]))
+    p = p_of_share(np.stack(list(means.values()), 1), _CLAIMED, np.random.default_rng(0))
+    return [name, str(len(means)), f"{float(share):.1%}", f"{p:.4f}", f"{seconds:.0f}"]
+
+
+if __name__ == "__main__":
+    main()
