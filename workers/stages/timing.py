@@ -29,6 +29,7 @@ _DENSE, _IQR = "dense", "iqr"
 _TIMETABLE = "timetable.json"
 _THREADS = 1
 _LAYER_SECONDS, _NETWORK_SECONDS = 1.0, 2.0
+_ROUNDS, _STEADY = 3, 0.15
 _NOISY = 0.35  # of the median, between the quartiles, for most layers
 
 
@@ -84,7 +85,8 @@ def _layer(context: Context, layer: Layer, forms: Sequence[Form]) -> TimedLayer 
         name = _signature(context.original, layer)
         known = context.latencies.get(name, {})
         if not all(_key(form) in known for form in forms):
-            known = _measured(context, layer, forms)
+            known = {**known, **_measured(context, layer, forms)}
+            context.latencies[name] = known  # layers of one shape take one time
             context.emit(Timed(signature=name, ms=known))
     except (
         EngineError,
@@ -103,6 +105,18 @@ def _layer(context: Context, layer: Layer, forms: Sequence[Form]) -> TimedLayer 
 
 
 def _measured(context: Context, layer: Layer, forms: Sequence[Form]) -> dict[str, float]:
+    """The steadiest of a few rounds: what else runs on the machine may disturb one."""
+    rounds: list[dict[str, float]] = []
+    while len(rounds) < _ROUNDS and not (rounds and _is_steady(rounds[-1])):
+        rounds.append(_round(context, layer, forms))
+    return min(rounds, key=lambda each: each[_IQR] / each[_DENSE])
+
+
+def _is_steady(times: dict[str, float]) -> bool:
+    return times[_IQR] <= _STEADY * times[_DENSE]
+
+
+def _round(context: Context, layer: Layer, forms: Sequence[Form]) -> dict[str, float]:
     dense, *timed = time_forms(
         context.original,
         layer,
