@@ -85,15 +85,10 @@ def _layer(context: Context, layer: Layer, forms: Sequence[Form]) -> TimedLayer 
         name = _signature(context.original, layer)
         known = context.latencies.get(name, {})
         if not all(_key(form) in known for form in forms):
-            known = {**known, **_measured(context, layer, forms)}
+            known = _joined(known, _measured(context, layer, forms))
             context.latencies[name] = known  # layers of one shape take one time
             context.emit(Timed(signature=name, ms=known))
-    except (
-        EngineError,
-        KeyError,
-        ValueError,
-        RuntimeError,
-    ):  # as parts of a network some layers mean nothing
+    except (EngineError, KeyError, ValueError, RuntimeError):  # some mean nothing on their own
         context.notice("not_timed", f"{layer.name} cannot be timed on its own: it stays dense.", layer.name)
         return None
     return TimedLayer(
@@ -110,6 +105,12 @@ def _measured(context: Context, layer: Layer, forms: Sequence[Form]) -> dict[str
     while len(rounds) < _ROUNDS and not (rounds and _is_steady(rounds[-1])):
         rounds.append(_round(context, layer, forms))
     return min(rounds, key=lambda each: each[_IQR] / each[_DENSE])
+
+
+def _joined(known: dict[str, float], found: dict[str, float]) -> dict[str, float]:
+    """What was known of the same calls, and what was found besides, by its share of the dense layer's time."""
+    scale = known[_DENSE] / found[_DENSE] if known else 1.0
+    return {form: scale * ms for form, ms in found.items()} | known
 
 
 def _is_steady(times: dict[str, float]) -> bool:

@@ -30,6 +30,7 @@ def _job(folder: Path) -> Finished:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "_LAYER_SECONDS", 0.2)
     monkeypatch.setattr(timing, "_NETWORK_SECONDS", 0.2)
+    monkeypatch.setattr(timing, "_STEADY", 10.0)
     monkeypatch.setattr(timing, "_NOISY", 10.0)  # other tests may run beside this one
 
 
