@@ -108,7 +108,7 @@ def _measured(context: Context, layer: Layer, forms: Sequence[Form]) -> dict[str
 
 
 def _joined(known: dict[str, float], found: dict[str, float]) -> dict[str, float]:
-    """What was known of the same calls, and what was found besides, by its share of the dense layer's time."""
+    """What was known of the same calls, and what was found besides, as shares of the dense time."""
     scale = known[_DENSE] / found[_DENSE] if known else 1.0
     return {form: scale * ms for form, ms in found.items()} | known
 

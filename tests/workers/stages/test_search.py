@@ -48,6 +48,7 @@ def test_a_larger_drop_finds_a_cheaper_network(tmp_path: Path) -> None:
         assert job.is_finite()
 
 
+@pytest.mark.slow
 def test_no_drop_at_all_may_leave_everything_dense(tmp_path: Path) -> None:
     job = _job(tmp_path, target={"max_drop": 0.0})
     metric, original = job.candidate.metric, job.report.original.metric
@@ -79,6 +80,7 @@ def test_without_labels_layers_stay_dense_until_the_outputs_agree(tmp_path: Path
     assert agreement > 0.7  # demanded of other rows: 0.8
 
 
+@pytest.mark.slow
 def test_the_demand_may_be_lowered_or_raised(tmp_path: Path) -> None:
     target = {"of": "parameters", "keep": 0.2}
     free = _job(tmp_path / "free", labelled=False, target=target | {"min_agreement": 0.0})
