@@ -1,5 +1,6 @@
 """A case: one network with its rows, read and divided once for everybody."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -114,8 +115,9 @@ class Case:
 
     def _judged(self, network: Network) -> Judged:
         """By the rows kept for selection, as in our own jobs."""
-        found = _accuracy(network, _there(self.splits.selection))
-        return Judged(found, -found)
+        rows = _there(self.splits.selection)
+        found = _accuracy(network, rows)
+        return Judged(found, -found, math.sqrt(found * (1.0 - found) / len(rows)))
 
     def _rows(self, role: str) -> Examples:
         return Examples.of(arrays.read(self.folder / f"{role}.npz", "npz"), self.original.inputs)
