@@ -217,8 +217,8 @@ class Calibration(Contract):
 class Finetune(Contract):
     """Recovery after the decomposition: AdamW, a cosine schedule over all epochs. The last weights stay,
     unless those before any training or after an earlier epoch were better on the rows kept for selection by
-    more than a standard error. Training ends early once `patience` epochs in a row brought nothing better; null
-    never ends it. `decay` is the weight of Frobenius decay, ‖A B‖² for a layer with the factors A and B.
+    more than a standard error. Training ends early once `patience` epochs in a row brought nothing better;
+    null never ends it. `decay` is the weight of Frobenius decay, ‖A B‖² for a layer with the factors A and B.
 
     `refine` brings one block after the other nearer to the original first, on the calibration rows, without
     labels; with no epochs it is all that is done.
