@@ -86,5 +86,6 @@ class Layer(Protocol):
 
 
 def saves(layer: Layer, form: Form) -> bool:
-    """Whether a form is cheaper than dense in both currencies: nothing is ever made larger."""
-    return form.parameters < layer.parameters and form.macs < layer.macs
+    """Whether a form is cheaper than dense in both currencies, where there are MACs to save: nothing is ever
+    made larger."""
+    return form.parameters < layer.parameters and (layer.macs == 0 or form.macs < layer.macs)

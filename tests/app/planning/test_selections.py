@@ -10,8 +10,14 @@ from torch import nn
 from app.planning.errors import PlanningError
 from app.planning.prices import Counted, Currency
 from app.planning.rules import Decision, Rules
-from app.planning.selections import by_budget, by_energy, by_fraction, by_signal
-from tests.workers.engine.networks import Convolutional, image_network, seeded, vector_network
+from app.planning.selections import by_budget, by_energy, by_fraction, by_signal, explicit
+from tests.workers.engine.networks import (
+    Convolutional,
+    image_network,
+    seeded,
+    token_network,
+    vector_network,
+)
 from workers.engine.graph.network import Network
 from workers.engine.layers.find import find
 from workers.engine.measure import cost
@@ -123,3 +129,12 @@ def test_a_layer_stays_dense_that_only_takes_methods_without_a_signal() -> None:
     [decision] = by_signal(layers, rules, price=MACS, signal={})
     assert decision.form is None
     assert decision.reason
+
+
+def test_a_table_that_multiplies_nothing_may_still_be_smaller() -> None:
+    seeded()
+    layers = find(token_network(nn.Embedding(64, 32)))
+    rules = Rules(frozenset({"svd"}), rank={layers[0].name: (4,)})
+    [decision] = explicit(layers, rules)
+    assert decision.form is not None
+    assert decision.form.parameters < layers[0].parameters

@@ -202,8 +202,9 @@ class Layer(ABC):
         return {str(site.weight.target): weight for site in self.sites}
 
     def saves(self, form: Form) -> bool:
-        """Whether a form is cheaper than dense in both currencies: nothing is ever made larger."""
-        return form.parameters < self.parameters and form.macs < self.macs
+        """Whether a form is cheaper than dense in both currencies, where there are MACs to save: nothing is
+        ever made larger."""
+        return form.parameters < self.parameters and (self.macs == 0 or form.macs < self.macs)
 
     def replace(self, factors: Mapping[str, Tensor], insert: Callable[[Site, Factors], Node]) -> None:
         """Store factors beside the weight (`head.weight_left`), once, and put the calls that `insert` makes

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from workers.engine.decomposition.tensor_train import Sizes, factor_shape, lookup_macs
 from workers.engine.graph import surgery
-from workers.engine.layers.base import Factorization, Factors, Form, Rewritten, Site
+from workers.engine.layers.base import Factorization, Factors, Rewritten, Site
 from workers.engine.layers.matrix import MatrixLayer, SvdFactorization
 from workers.engine.layers.tensor_train import CORES, TrainFactorization, as_table, look_up
 from workers.engine.layers.weighting import Weighting
@@ -60,10 +60,6 @@ class EmbeddingLayer(MatrixLayer):
         """r d for a row that is looked up, r (V + d) for a vector in a head."""
         d, V = self.matrix.shape
         return self.lookup_positions * rank * d + self.head_positions * rank * (d + V)
-
-    def saves(self, form: Form) -> bool:
-        """Whether a form has fewer parameters; and fewer MACs, if there are any to save."""
-        return form.parameters < self.parameters and (self.macs == 0 or form.macs < self.macs)
 
     @property
     def tied(self) -> bool:
