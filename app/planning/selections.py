@@ -32,7 +32,7 @@ def by_budget(
     elsewhere += sum(_added(d, price) for d in settled.values() if d is not None)
     budget = math.floor(keep * total)
     try:
-        chosen = _least_loss(choices, budget - elsewhere, tolerance=math.ceil(_TOLERANCE * budget))
+        chosen = _least_loss(choices, budget - elsewhere, tolerance=math.floor(_TOLERANCE * budget))
     except UnreachableBudgetError as error:
         raise PlanningError(_unreachable(keep, (elsewhere + error.least) / total, price.currency)) from error
     decided = {layer.name: decision(layer, form) for layer, form in zip(free, chosen, strict=True)}
