@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from app.contract.spec import Weighting
-from benchmarks.rivals import SHARES, STEPS, Curve, Menus
+from app.planning.layers import STEPS
+from benchmarks.rivals import SHARES, Curve, Menus
 from benchmarks.row_values import row_values
 from workers.engine.graph.rerun import Rerun
 from workers.engine.layers.base import Layer

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from app.planning.allocation import Option, front
+from app.planning.layers import STEPS
 from app.planning.rules import Rules
 from workers.engine.layers.base import Factorization, Form, Layer
 from workers.engine.ranks.selection import signal_rank
 
-STEPS = (8, 4, 2, 1)
-"""Grids of ranks, as a budget's allocation tries them."""
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.7)
 """Of a layer's MACs: what the greedy selection scores of every layer."""
 _TOLERANCE = 0.02  # of the budget, as for a budget's allocation

@@ -37,6 +37,7 @@ class Planner:
 
     def __init__(self, context: Context, by: Weighting, fraction: float | None = None) -> None:
         self._context, self._by, self._fraction = context, by, fraction
+        self._timetable = timetable(context)
         self._layers = context.layers(context.original)
         weigh(context, self._layers, by)
         path = context.folder(Stage.PLAN) / _SENSITIVITIES.format(by)
@@ -50,7 +51,7 @@ class Planner:
         """The plan for one budget; raises `EngineError` where there is none."""
         context = self._context
         return decide(
-            context.original, self._layers, context.spec, self._by, keep, self._fraction, timetable(context)
+            context.original, self._layers, context.spec, self._by, keep, self._fraction, self._timetable
         )
 
 

@@ -23,11 +23,11 @@ from workers.engine.measure.form_times import calls_of, time_forms
 from workers.engine.ranks.selection import worth_timing
 from workers.messages import Timed
 from workers.stages.context import Context, load, save
+from workers.stages.resources import THREADS
 from workers.stages.timetable import TimedForm, TimedLayer, Timetable
 
 _DENSE, _IQR = "dense", "iqr"
 _TIMETABLE = "timetable.json"
-_THREADS = 1
 _LAYER_SECONDS, _NETWORK_SECONDS = 1.0, 2.0
 _ROUNDS, _STEADY = 3, 0.15
 _NOISY = 0.35  # of the median, between the quartiles, for most layers
@@ -73,7 +73,7 @@ def _network(context: Context) -> float:
     """The median of the original's time."""
     path = context.folder(Stage.PLAN) / "original.onnx"
     onnx.write(context.original, path)
-    runner = latency.onnx_runner(path, context.original.examples(), _THREADS)
+    runner = latency.onnx_runner(path, context.original.examples(), THREADS)
     found = latency.interleave({"original": runner}, seconds=_NETWORK_SECONDS)
     path.unlink()
     return found["original"].p50_ms
@@ -124,7 +124,7 @@ def _round(context: Context, layer: Layer, forms: Sequence[Form]) -> dict[str, f
         forms,
         context.layers,
         context.folder(Stage.PLAN) / "timing",
-        threads=_THREADS,
+        threads=THREADS,
         seconds=_LAYER_SECONDS,
     )
     times = {_key(form): each.p50_ms for form, each in zip(forms, timed, strict=True)}
@@ -146,5 +146,5 @@ def _signature(network: Network, layer: Layer) -> str:
         return [str(node.target) if node.op == "call_function" else node.op, map_arg(node.args, places.get)]
 
     inputs = [[str(spec.dtype), spec.shape] for spec in part.inputs]
-    whole = [onnxruntime.__version__, _THREADS, inputs, [described(node) for node in places]]
+    whole = [onnxruntime.__version__, THREADS, inputs, [described(node) for node in places]]
     return hashlib.sha256(json.dumps(whole, default=str).encode()).hexdigest()

@@ -81,7 +81,7 @@ def _copy(
             tensor = surgery.tensor_of(network.module, source)
             path = held.setdefault((tensor.data_ptr(), tensor.shape), f"{prefix}.{source.target}")
             if path == f"{prefix}.{source.target}":
-                _store(module, path, tensor)
+                surgery.store(module, path, tensor)
             made[source] = module.graph.get_attr(path)
             made[source].meta = dict(source.meta)
         return made[source]  # type: ignore[no-any-return]
@@ -95,16 +95,3 @@ def _copy(
         for node in nodes
         if isinstance(node.meta.get("val"), Tensor) and not all(user in nodes for user in node.users)
     ]
-
-
-def _store(module: GraphModule, path: str, tensor: Tensor) -> None:
-    if tensor.is_floating_point():
-        surgery.store(module, path, tensor)
-        return
-    *folders, leaf = path.split(".")
-    owner: nn.Module = module
-    for folder in folders:
-        if not hasattr(owner, folder):
-            owner.add_module(folder, nn.Module())
-        owner = getattr(owner, folder)
-    owner.register_buffer(leaf, tensor.clone())

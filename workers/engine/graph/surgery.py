@@ -45,14 +45,19 @@ def is_weight(module: GraphModule, node: Any) -> bool:
 
 
 def store(module: GraphModule, path: str, tensor: Tensor) -> None:
-    """Store `tensor` (copied) as a trainable parameter under a dotted path, for `graph.get_attr` to read."""
+    """Store `tensor` (copied) under a dotted path, for `graph.get_attr` to read: as a trainable parameter, or
+    as a buffer where it holds whole numbers."""
     *folders, leaf = path.split(".")
     owner: nn.Module = module
     for folder in folders:
         if not hasattr(owner, folder):
             owner.add_module(folder, nn.Module())
         owner = getattr(owner, folder)
-    owner.register_parameter(leaf, nn.Parameter(tensor.detach().clone().contiguous()))
+    copied = tensor.detach().clone().contiguous()
+    if copied.is_floating_point():
+        owner.register_parameter(leaf, nn.Parameter(copied))
+    else:
+        owner.register_buffer(leaf, copied)
 
 
 def call(module: GraphModule, target: OpOverload, *args: Any) -> Node:
