@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.client.command import compress
+from app.client.command import compress, plan
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -17,6 +17,7 @@ cli = typer.Typer(no_args_is_help=True, add_completion=False, help="Model compre
 keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
 cli.add_typer(keys, name="keys")
 cli.command()(compress)
+cli.command()(plan)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The REST API from the other side: a client class and the `compress` command."""
+"""The REST API from the other side: a client class, and the commands `compress` and `plan`."""
 
 from app.client.answers import ArtifactFile, JobState, StoredFile
 from app.client.client import ApiError, Client

@@ -16,6 +16,7 @@ from app.contract.problem import Problem
 from app.contract.report import Report
 from app.contract.spec import JobSpec
 from app.contract.status import UploadStatus
+from app.plans.schemas import PlanView
 
 CHUNK = 1 << 20
 BUSY = frozenset({429, 502, 503, 504})
@@ -97,11 +98,14 @@ class Client:
                 raise ApiError(stored.problem or Problem.of("rejected", f"{stored.name} was rejected."))
             time.sleep(_pause(response))
 
+    def plan(self, spec: JobSpec) -> PlanView:
+        """What a job would do, as far as the weights alone tell; nothing is run or stored."""
+        return _read(PlanView, self._persist("POST", "/v1/plans", json=_body(spec)))
+
     def submit(self, spec: JobSpec) -> JobState:
         """Create a job; a repetition of the request can not create a second one."""
-        body = spec.model_dump(mode="json", exclude_unset=True)
-        response = self._persist("POST", "/v1/jobs", json=body, headers={"Idempotency-Key": uuid4().hex})
-        return _read(JobState, response)
+        headers = {"Idempotency-Key": uuid4().hex}
+        return _read(JobState, self._persist("POST", "/v1/jobs", json=_body(spec), headers=headers))
 
     def follow(self, job_id: str) -> Iterator[JobState]:
         """The job's state, again and again at the pace the service asks for; the last one is final."""
@@ -185,6 +189,11 @@ class Client:
         detail = f"No service answers at {self._url} ({type(error).__name__})."
         hint = "Start one with `rankfold serve`, or name another with --url."
         return ApiError(Problem.of("unreachable", detail, status=503, hint=hint))
+
+
+def _body(spec: JobSpec) -> dict[str, Any]:
+    """What was said of the job; the rest is the service's to fill in."""
+    return spec.model_dump(mode="json", exclude_unset=True)
 
 
 def _chunks(path: Path, progressed: Progressed) -> Iterator[bytes]:

@@ -1,14 +1,14 @@
-"""`rankfold compress`: a model goes up, its smaller self comes down, and the numbers are printed."""
+"""`rankfold compress`: a model goes up, its smaller self comes down, and the numbers are printed; and
+`rankfold plan`: what it would be made of."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -21,93 +21,48 @@ from rich.progress import (
 
 from app.client.answers import JobState
 from app.client.client import ApiError, Client
-from app.client.tables import print_problem, print_report, print_warnings
+from app.client.options import JobOptions, with_job_options
+from app.client.tables import print_plan, print_problem, print_report, print_warnings
 from app.contract.problem import Problem
 from app.contract.report import Report
-from app.contract.spec import Decomposition, Device, JobSpec, Output, Quantization, Task
+from app.contract.spec import JobSpec
 from app.contract.status import JobStatus
 from app.keys.service import BOOTSTRAP_FILE
 from app.settings import get_settings
 
-UNKNOWN_YET = "mdl_" + "0" * 32
 
-Budgeted = Literal["macs", "parameters", "latency"]
-RankSelection = Literal["budget", "fraction", "energy", "vbmf", "cross_validation"]
-"""Explicit ranks are given by layer rules, which this command has no options for."""
-
-
-def compress(  # noqa: PLR0913, PLR0917 -- every parameter is an option of the command line
-    model: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="the network, a .pt2 file")],
-    train: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="data to fit on, .npz")
-    ] = None,
-    test: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="data to measure on, .npz")
-    ] = None,
-    keep: Annotated[
-        list[float] | None, typer.Option(help="fraction that remains; several give several candidates")
-    ] = None,
-    of: Annotated[Budgeted, typer.Option(help="what the fraction is of")] = "macs",
-    max_drop: Annotated[
-        float | None, typer.Option(help="by how much the metric may fall; in place of --keep")
-    ] = None,
-    task: Annotated[Task | None, typer.Option(help="what the network is for")] = None,
-    method: Annotated[list[Decomposition] | None, typer.Option(help="decompositions allowed")] = None,
-    rank_selection: Annotated[RankSelection, typer.Option(help="how ranks are chosen")] = "budget",
-    epochs: Annotated[int | None, typer.Option(help="epochs of fine-tuning")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="of fine-tuning")] = None,
-    output: Annotated[list[Output] | None, typer.Option(help="formats to make")] = None,
-    quantize: Annotated[
-        Quantization | None, typer.Option(help="form that every ONNX file is made in besides")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="seed of every random choice")] = 0,
-    device: Annotated[Device, typer.Option(help="where the job runs")] = Device.AUTO,
+@with_job_options
+def compress(
+    job: JobOptions,
     layers: Annotated[bool, typer.Option("--layers", help="print the table of layers too")] = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="folder the artifacts go to")] = Path("out"),
-    url: Annotated[str, typer.Option(envvar="RANKFOLD_URL", help="address of the service")] = "",
-    key: Annotated[
-        str, typer.Option(envvar="RANKFOLD_KEY", help="API key; else that of the data folder")
-    ] = "",
 ) -> None:
     """Compress a network on a running service, print before and after, and fetch the artifacts."""
-    options = {
-        "task": task,
-        "target": _given({"of": of, "keep": keep, "max_drop": max_drop}),
-        "methods": method,
-        "ranks": {"selection": rank_selection},
-        "finetune": _given({"epochs": epochs, "learning_rate": learning_rate}),
-        "outputs": output,
-        "quantize": quantize,
-        "seed": seed,
-        "device": device,
-    }
-    with _told(Console(stderr=True)), Client(url or _local_url(), key or _local_key()) as client:
-        spec = _spec(UNKNOWN_YET, {}, options)  # a wrong option is better told before the uploads
-        console = _console()
-        ids = _upload(console, client, {"model": model, "train": train, "test": test})
-        spec = _spec(ids.pop("model"), ids, options)
-        report = _run(console, client, spec, out)
-        print_report(console, report, layers=layers)
+    console = _console()
+    with _submittable(console, job) as (client, spec):
+        print_report(console, _run(console, client, spec, out), layers=layers)
+
+
+@with_job_options
+def plan(job: JobOptions) -> None:
+    """Print what a job would make of each layer of a network; nothing is run."""
+    console = _console()
+    with _submittable(console, job) as (client, spec):
+        print_plan(console, client.plan(spec))
+
+
+@contextmanager
+def _submittable(console: Console, job: JobOptions) -> Iterator[tuple[Client, JobSpec]]:
+    """A client, and the job's body once its files are uploaded. Problems are printed, and end the command."""
+    with _told(Console(stderr=True)), Client(job.url or _local_url(), job.key or _local_key()) as client:
+        job.spec()  # a wrong option is better told before the uploads
+        yield client, job.spec(_upload(console, client, job.files))
 
 
 def _console() -> Console:
     """The terminal; a file or pipe has no width, and tables should not be squeezed into 80 columns there."""
     console = Console()
     return console if console.is_terminal else Console(width=max(console.width, 120))
-
-
-def _spec(model: str, data: dict[str, str], options: dict[str, Any]) -> JobSpec:
-    """The job's body; raises `ApiError` that names the field that is wrong."""
-    try:
-        return JobSpec.model_validate({"model": model, "data": data, **_given(options)})
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ApiError(Problem.of("invalid_request", f"{first['msg']}.", field=field)) from error
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value not in (None, [], {})}
 
 
 def _local_url() -> str:

@@ -1,5 +1,7 @@
 """What the command line prints: problems, the before / after table, the table of layers."""
 
+from collections.abc import Sequence
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
@@ -8,6 +10,7 @@ from rich.table import Table
 from app.comparison import NONE, Cell, Row, compare, count, int8, resources
 from app.contract.problem import Notice, Problem
 from app.contract.report import Candidate, LayerReport, Report
+from app.plans.schemas import PlannedLayer, PlanView
 
 VERDICTS = {"better": "green", "trade_off": "yellow", "not_worth_it": "red"}
 
@@ -40,8 +43,18 @@ def print_report(console: Console, report: Report, *, layers: bool) -> None:
         verdict = candidate.verdict.replace("_", " ")
         console.print(f"[{style}]keep {candidate.keep:g}: {verdict}[/] · {escape(candidate.reason)}")
         if layers:
-            console.print(_layers(candidate))
-            _print_reasons(console, candidate)
+            console.print(_layers(candidate.layers, _measured(candidate.layers)))
+            _print_reasons(console, candidate.layers)
+
+
+def print_plan(console: Console, plan: PlanView) -> None:
+    """What each candidate would cost, its layers, and the reasons of those that stay dense."""
+    for candidate in (plan, *plan.others):
+        parameters, macs = count(candidate.parameters), count(candidate.macs)
+        console.print(f"[bold]keep {candidate.keep:g}[/]: {parameters} parameters, {macs} MACs")
+        lost = {"discarded energy": [_error(layer.discarded_energy) for layer in candidate.layers]}
+        console.print(_layers(candidate.layers, lost))
+        _print_reasons(console, candidate.layers)
 
 
 def _comparison(title: str, rows: list[Row], candidates: list[Candidate]) -> Table:
@@ -63,17 +76,19 @@ def _change(cell: Cell) -> str:
     return f"[{'green' if cell.better else 'red'}]{cell.change}[/]"
 
 
-def _layers(candidate: Candidate) -> Table:
+AnyLayer = LayerReport | PlannedLayer
+Columns = dict[str, list[str]]
+
+
+def _layers(layers: Sequence[AnyLayer], more: Columns) -> Table:
     """One row a layer; what nobody measured has no column."""
-    columns: dict[str, list[str]] = {
-        "layer": [escape(layer.name) for layer in candidate.layers],
-        "method": ["dense" if layer.method == "keep" else layer.method for layer in candidate.layers],
-        "rank": [", ".join(map(str, layer.rank or [])) or NONE for layer in candidate.layers],
-        "parameters": [_pair(layer.parameters) for layer in candidate.layers],
-        "MACs": [_pair(layer.macs) for layer in candidate.layers],
-        "weight error": [_error(layer.weight_error) for layer in candidate.layers],
-        "output error": [_error(layer.output_error) for layer in candidate.layers],
-        "latency, ms": [_latency(layer) for layer in candidate.layers],
+    columns: Columns = {
+        "layer": [escape(layer.name) for layer in layers],
+        "method": ["dense" if layer.method == "keep" else layer.method for layer in layers],
+        "rank": [", ".join(map(str, layer.rank or [])) or NONE for layer in layers],
+        "parameters": [_pair(layer.parameters) for layer in layers],
+        "MACs": [_pair(layer.macs) for layer in layers],
+        **more,
     }
     table = Table(header_style="bold", box=SIMPLE_HEAD)
     known = {name: cells for name, cells in columns.items() if set(cells) != {NONE}}
@@ -85,9 +100,17 @@ def _layers(candidate: Candidate) -> Table:
     return table
 
 
-def _print_reasons(console: Console, candidate: Candidate) -> None:
+def _measured(layers: Sequence[LayerReport]) -> Columns:
+    return {
+        "weight error": [_error(layer.weight_error) for layer in layers],
+        "output error": [_error(layer.output_error) for layer in layers],
+        "latency, ms": [_latency(layer) for layer in layers],
+    }
+
+
+def _print_reasons(console: Console, layers: Sequence[AnyLayer]) -> None:
     reasons: dict[str, list[str]] = {}
-    for layer in candidate.layers:
+    for layer in layers:
         if layer.reason:
             reasons.setdefault(layer.reason, []).append(layer.name)
     for reason, names in reasons.items():

@@ -42,6 +42,18 @@ REPORT: dict[str, Any] = {
 }  # fmt: skip
 
 
+PLAN: dict[str, Any] = {
+    "model": "mdl_" + "a" * 32, "keep": 0.5, "parameters": 300000, "macs": 18206464, "predicted_ms": None,
+    "layers": [
+        {"name": "layers.3.conv2", "method": "tucker", "rank": [64, 48], "parameters": [147456, 60000],
+         "macs": [7225344, 3000000], "latency_ms": None, "discarded_energy": 0.0625, "reason": None},
+        {"name": "layers.0", "method": "keep", "rank": None, "parameters": [432, 432], "macs": [77760, 77760],
+         "latency_ms": None, "discarded_energy": 0.0, "reason": "No cheaper form is [worth] it."}],
+    "others": [{
+        "keep": 0.25, "parameters": 150000, "macs": 9103232, "predicted_ms": None, "layers": []}],
+}  # fmt: skip
+
+
 def problem(code: str, detail: str, status: int, **more: Any) -> tuple[int, dict[str, Any]]:
     """A problem document with its status."""
     title = code.replace("_", " ").capitalize()
@@ -62,6 +74,7 @@ class Service:
     url: str = ""
     uploads: dict[str, dict[str, Any]] = field(default_factory=dict)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    planned: list[dict[str, Any]] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
     weights: bytes = WEIGHTS
     rejection: dict[str, Any] | None = None
@@ -114,7 +127,7 @@ class Handler(BaseHTTPRequestHandler):
     service: Service
 
     def do_POST(self) -> None:
-        """Uploads, jobs, cancellation."""
+        """Uploads, jobs, plans, cancellation."""
         parts = urlsplit(self.path)
         content = self.rfile.read(int(self.headers["Content-Length"] or 0))
         if self._refused():
@@ -124,6 +137,9 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(*self.service.receive(parts.path.rsplit("/", 1)[-1], name, content))
         elif parts.path == "/v1/jobs":
             self._answer(*self.service.create(self.headers["Idempotency-Key"], json.loads(content)))
+        elif parts.path == "/v1/plans":
+            self.service.planned.append(json.loads(content))
+            self._answer(200, PLAN)
         else:
             self.service.cancelled = True
             self._answer(202, {})

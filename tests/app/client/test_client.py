@@ -49,6 +49,15 @@ def test_only_what_was_asked_for_is_sent(client: Client, service: Service) -> No
     assert list(service.jobs.values()) == [{"model": MODEL, "target": {"keep": [0.5, 0.25]}}]
 
 
+def test_a_plan_is_asked_for_like_a_job_and_queues_none(client: Client, service: Service) -> None:
+    service.refusals = 1
+    plan = client.plan(JobSpec(model=MODEL, target=Target(keep=[0.5, 0.25])))
+    assert service.planned == [{"model": MODEL, "target": {"keep": [0.5, 0.25]}}]
+    assert service.jobs == {}
+    assert [candidate.keep for candidate in (plan, *plan.others)] == [0.5, 0.25]
+    assert plan.layers[0].rank == [64, 48]
+
+
 def test_a_busy_service_is_asked_again_with_the_same_idempotency_key(
     client: Client, service: Service
 ) -> None:

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any, get_args
 
@@ -6,7 +8,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from app.client import Client
-from app.client.command import RankSelection, compress
+from app.client.command import compress, plan
+from app.client.options import RankSelection
 from app.comparison import MINUS
 from app.contract.spec import Ranks
 from app.keys.service import BOOTSTRAP_FILE
@@ -28,9 +31,11 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(service: Service, *arguments: str, key: str | None = KEY) -> Result:
+def run(
+    service: Service, *arguments: str, key: str | None = KEY, command: Callable[..., None] = compress
+) -> Result:
     cli = typer.Typer()
-    cli.command()(compress)
+    cli.command()(command)
     environment = {"RANKFOLD_URL": service.url, "RANKFOLD_KEY": key}
     return CliRunner().invoke(cli, ["model.pt2", *arguments], env=environment)
 
@@ -82,6 +87,34 @@ def test_a_wrong_option_is_told_before_anything_is_uploaded(service: Service, fi
     assert result.exit_code == 1
     assert "target.keep" in result.output
     assert service.uploads == {}
+
+
+def test_a_plan_is_printed_for_every_budget_and_nothing_is_run(service: Service, files: Path) -> None:
+    result = run(service, "--keep", "0.5", "--keep", "0.25", "--method", "tucker", command=plan)
+    assert result.exit_code == 0, result.output
+    for words in (
+        "keep 0.5: 300 k parameters, 18.2 M MACs",
+        "layers.3.conv2",
+        "tucker",
+        "64, 48",
+        "147 k → 60.0 k",
+        "7.23 M → 3.00 M",
+        "0.062",
+        "layers.0: No cheaper form is [worth] it.",
+        "keep 0.25: 150 k parameters, 9.10 M MACs",
+    ):
+        assert words in result.output
+    [asked] = service.planned
+    assert asked["target"] == {"of": "macs", "keep": [0.5, 0.25]}
+    assert asked["methods"] == ["tucker"]
+    assert [stored["name"] for stored in service.uploads.values()] == ["model.pt2"]
+    assert service.jobs == {}
+    assert not (files / "out").exists()
+
+
+def test_a_plan_takes_the_options_of_a_job() -> None:
+    own = set(signature(compress).parameters) - set(signature(plan).parameters)
+    assert own == {"layers", "out"}
 
 
 def test_a_failed_job_ends_with_its_problem_and_status_one(service: Service, files: Path) -> None:
