@@ -53,7 +53,7 @@ class AttentionPair(Layer):
         """Both names."""
         return f"{self.site.name}+{self.second.name}"
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """Weights and biases of both."""
         return sum(_size(site.module, node) for site in self.members for node in (site.weight, site.bias))
@@ -128,7 +128,7 @@ class QueryKeyPair(AttentionPair):
         super().__init__(query, key, heads, attention)
         self._keys = keys
 
-    @property
+    @cached_property
     def bias_parameters(self) -> int:
         """None stays as it is."""
         return 0
@@ -162,7 +162,7 @@ class ValueOutputPair(AttentionPair):
     """Values and outputs. The values keep a bias of their own: where a mask leaves a query nothing to see, it
     adds nothing."""
 
-    @property
+    @cached_property
     def bias_parameters(self) -> int:
         """The outputs' bias stays as it is."""
         return _size(self.second.module, self.second.bias)

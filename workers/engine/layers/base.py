@@ -115,14 +115,14 @@ class Layer(ABC):
         """Groups of a convolution; 1 for every other kind."""
         return 1
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """The weight, and the biases that its calls add, each once."""
         biases = {site.bias.target: site for site in self.sites if site.bias is not None}
         sizes = (surgery.tensor_of(s.module, s.bias).numel() for s in biases.values() if s.bias is not None)
         return self.site.W.numel() + sum(sizes)
 
-    @property
+    @cached_property
     def bias_parameters(self) -> int:
         """How many of the parameters are biases: they stay as they are."""
         return self.parameters - self.site.W.numel()

@@ -1,5 +1,7 @@
 """Layers that stay dense: counted, named, and with the reason why."""
 
+from functools import cached_property
+
 from torch.fx import Node
 
 from workers.engine.graph import surgery
@@ -33,7 +35,7 @@ class RecurrentLayer(DenseLayer):
         owner, _, leaf = self.site.name.rpartition(".")
         return owner or leaf
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """All weights and biases of the stack."""
         return sum(surgery.tensor_of(self.site.module, weight).numel() for weight in self._weights)

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -43,12 +44,12 @@ class GateLayer(Layer):
         """The same."""
         return self.matrix
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """The weights and the biases beside them."""
         return sum(tensor.numel() for tensor in (*self.tensors, *self._biases))
 
-    @property
+    @cached_property
     def bias_parameters(self) -> int:
         """The biases beside the weights."""
         return sum(bias.numel() for bias in self._biases)
