@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from app.contract.menu import Menu, Offer
-from app.contract.spec import DEFAULT_METHODS, Decomposition
+from app.contract.spec import DEFAULT_METHODS, Decomposition, Output
 from app.contract.status import Stage
 from app.contract.summary import ArrayInfo, DatasetSummary, LayerInfo, ModelSummary, PairInfo
 from workers.engine.errors import EngineError
-from workers.engine.formats import arrays
+from workers.engine.formats import arrays, onnx
 from workers.engine.graph.indices import table_lengths
 from workers.engine.graph.network import Input, Network
 from workers.engine.layers.attention import AttentionPair
@@ -27,7 +27,13 @@ _MOST_PARAMETERS = 1 << 28  # of models with menus: the spectra of larger ones w
 
 
 def run(context: Context) -> None:
-    """The job's first stage: the model as this job sees it."""
+    """The job's first stage: the model as this job sees it.
+
+    Raises what `trial.run` does, and `EngineError` (`onnx_unsupported`) where an ONNX file is asked for that
+    would not run.
+    """
+    if Output.ONNX in context.spec.outputs:
+        onnx.demand_translatable(context.original)
     trial.run(context)
     summary = describe(context.original)
     for operator in cost.count(context.original).uncounted:

@@ -16,12 +16,14 @@ from torch.utils._pytree import tree_leaves
 
 from workers.engine.errors import EngineError
 from workers.engine.formats.onnx_rnn import TRANSLATIONS
+from workers.engine.graph import surgery
 from workers.engine.graph.network import Network, export
 from workers.engine.graph.recurrent import kept_whole
 
 MAX_BYTES = (1 << 31) - 1
 """What protobuf can hold, and so a single ONNX file."""
 
+_HINT = 'Ask for outputs ["pt2"] only, or replace the operator.'
 _OPERATOR = re.compile(r"op='(\w+\.\w+)'")
 
 
@@ -29,14 +31,32 @@ def write(network: Network, path: Path) -> None:
     """Write `network` as one ONNX file, without a trace of where it was made.
 
     Inputs keep their names and variable axes; a single output is called `output`, several `output_0` and so
-    on. `network` is not changed. Raises `EngineError`: `onnx_unsupported`, naming the operator where torch
-    says which, or `onnx_too_large` beyond 2 GB.
+    on. `network` is not changed. Raises `EngineError`: `onnx_unsupported`, naming the layer or the operator
+    where torch says which, or `onnx_too_large` beyond 2 GB.
     """
+    demand_translatable(network)
     model = _convert(export(network.module, network.inputs), _output_names(network))
     strip(model)
     if model.ByteSize() > MAX_BYTES:
         raise EngineError("onnx_too_large", "The network is larger than the 2 GB an ONNX file can hold.")
     onnx.save_model(model, path)
+
+
+def demand_translatable(network: Network) -> None:
+    """Raise `EngineError` (`onnx_unsupported`), naming the layer, for what torch writes without an error as a
+    file that does not run: an LSTM with a projection, which ONNX's LSTM has not."""
+    for node in network.module.graph.find_nodes(op="call_function", target=torch.ops.aten.lstm.input):
+        call = surgery.arguments(node)
+        stacks = call["num_layers"] * (2 if call["bidirectional"] else 1)
+        if len(call["params"]) != stacks * (4 if call["has_biases"] else 2):
+            owner, _, leaf = str(call["params"][0].target).rpartition(".")
+            raise EngineError(
+                "onnx_unsupported",
+                f"ONNX has no LSTM with a projection, which {owner or leaf} has (proj_size).",
+                hint=_HINT,
+                layer=owner or leaf,
+                field="outputs",
+            )
 
 
 def _convert(program: ExportedProgram, outputs: list[str]) -> onnx.ModelProto:
@@ -61,7 +81,7 @@ def _unsupported(error: BaseException) -> EngineError:
     return EngineError(
         "onnx_unsupported",
         f"The network cannot be written as ONNX: there is no conversion of {what}.",
-        hint='Ask for outputs ["pt2"] only, or replace the operator.',
+        hint=_HINT,
     )
 
 
