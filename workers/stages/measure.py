@@ -164,7 +164,8 @@ def _export(context: Context, network: Network, stem: Path) -> None:
         onnx.write(network, stem.with_suffix(".onnx"))
     except EngineError as error:
         stem.with_suffix(".onnx").unlink(missing_ok=True)
-        context.notice(error.code, error.detail)
+        if error.detail not in {notice.detail for notice in context.noticed}:
+            context.notice(error.code, error.detail)
 
 
 def _latencies(
@@ -172,13 +173,15 @@ def _latencies(
 ) -> dict[str, dict[str, Latency]]:
     """Milliseconds per network and runtime, all of a runtime in turns; int8 forms have names of their own."""
     found: dict[str, dict[str, Latency]] = {name: {} for name in (*networks, *map(int8.named, networks))}
-    examples = next(iter(networks.values())).examples()
+    original = networks[ORIGINAL]
+    examples = original.examples()
     in_torch = {name: latency.torch_runner(net, examples, THREADS) for name, net in networks.items()}
     runtimes = {"torch": in_torch}
     if exported.keys() == networks.keys():
         files = {**exported, **{int8.named(name): path for name, path in quantized.items()}}
         runtimes["onnxruntime"] = {
-            name: latency.onnx_runner(path, examples, THREADS) for name, path in files.items()
+            name: latency.onnx_runner(path, examples, THREADS, original.batch_axis)
+            for name, path in files.items()
         }
     for runtime, runners in runtimes.items():
         for name, timed in latency.interleave(runners, seconds=_TIMING_SECONDS).items():

@@ -37,7 +37,8 @@ def measure(
     if exported.keys() != networks.keys():
         reason = "Energy is measured in ONNX Runtime, and a network has no ONNX form."
         return {name: found.model_copy(update={"energy_reason": reason}) for name, found in counted.items()}
-    opened = {name: latency.open_onnx(path, THREADS) for name, path in exported.items()}
+    axis = context.original.batch_axis
+    opened = {name: latency.open_onnx(path, THREADS, axis) for name, path in exported.items()}
     speeds, energies = _throughput(context, opened), _energy(context, opened)
     return {
         name: found.model_copy(update={"throughput": speeds[name], **energies[name]})
@@ -58,7 +59,7 @@ def _counted(network: Network) -> Resources:
 def _throughput(context: Context, opened: Mapping[str, latency.Opened]) -> dict[str, list[Throughput]]:
     """Of the batches that the network takes; one whose activations are too large is null."""
     network = context.original
-    sizes = sorted({network.batch_size(wanted) for wanted in _BATCHES})
+    sizes = sorted({network.batch_size(wanted, network.batch_axis) for wanted in _BATCHES})
     fit = [size for size in sizes if size * context.row_bytes <= _MOST_BYTES]
     found = throughput.measure(opened, [network.examples(size) for size in fit], seconds=_SECONDS)
     unmeasured = [Throughput(batch=size, threads=THREADS) for size in sizes[len(fit) :]]

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule, Node
 
+from workers.engine.graph.batch import batch_axis
 from workers.engine.graph.recurrent import kept_whole
 
 
@@ -49,10 +50,12 @@ class Network:
 
     `module` is edited in place by `graph.surgery` only; everybody else treats it as read-only and takes a
     `copy()` before training. Parameters and buffers are attributes of the module under their original names.
+    `batch_axis` is where inputs have their batch: 1 where they have time before it.
     """
 
     module: GraphModule
     inputs: tuple[Input, ...]
+    batch_axis: int = 0
 
     def __call__(self, *tensors: Tensor) -> Any:
         """Run the graph on tensors in the order of `inputs`."""
@@ -60,19 +63,24 @@ class Network:
 
     def copy(self) -> "Network":
         """A deep copy that shares no storage."""
-        return Network(copy.deepcopy(self.module), self.inputs)
+        return replace(self, module=copy.deepcopy(self.module))
 
     @property
     def batch_symbol(self) -> str | None:
-        """The symbol of the batch: the first input's variable first axis; None where none varies."""
-        firsts = (spec.shape[0] for spec in self.inputs if spec.shape)
-        return next((axis.symbol for axis in firsts if isinstance(axis, Dimension)), None)
+        """The symbol of the batch: the first input's variable batch axis; None where none varies."""
+        lengths = self._lengths(self.batch_axis)
+        return next((axis.symbol for axis in lengths if isinstance(axis, Dimension)), None)
 
-    def batch_size(self, wanted: int) -> int:
-        """The batch nearest to `wanted` that the network takes: its own where it was exported with one."""
-        firsts = [spec.shape[0] for spec in self.inputs if spec.shape]
-        axis = next((axis for axis in firsts if isinstance(axis, Dimension)), firsts[0])
-        return _bounded(axis, wanted) if isinstance(axis, Dimension) else axis
+    def batch_size(self, wanted: int, axis: int = 0) -> int:
+        """The length of an axis nearest to `wanted` that the network takes: its own where it was exported
+        with one. The first axis is that of a data set's rows."""
+        lengths = self._lengths(axis)
+        length = next((length for length in lengths if isinstance(length, Dimension)), lengths[0])
+        return _bounded(length, wanted) if isinstance(length, Dimension) else length
+
+    def _lengths(self, axis: int) -> list[int | Dimension]:
+        """Of that axis in every input that has it."""
+        return [spec.shape[axis] for spec in self.inputs if len(spec.shape) > axis]
 
     def sizes(self, batch: int = 1) -> tuple[tuple[int, ...], ...]:
         """The shape of every input for that batch; other variable axes have their example's length."""
@@ -96,7 +104,8 @@ def trace(module: nn.Module, inputs: Sequence[Input]) -> Network:
     Raises whatever torch.export raises: callers that trace foreign graphs translate it.
     """
     program = export(module, inputs)
-    return Network(program.module(check_guards=False), tuple(inputs))
+    module = program.module(check_guards=False)
+    return Network(module, tuple(inputs), batch_axis(module))
 
 
 def export(module: nn.Module, inputs: Sequence[Input]) -> ExportedProgram:

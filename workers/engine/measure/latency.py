@@ -45,15 +45,15 @@ Opened = Callable[[Sequence[Tensor]], Runner]
 """A network that is ready to run: from its inputs in order to their inference."""
 
 
-def onnx_runner(model: Path, examples: Sequence[Tensor], threads: int) -> Runner:
+def onnx_runner(model: Path, examples: Sequence[Tensor], threads: int, batch_axis: int = 0) -> Runner:
     """Inference of an `.onnx` file in ONNX Runtime; `examples` are its inputs in order.
 
     Raises `EngineError` (`not_runnable`) where ONNX Runtime cannot load the file.
     """
-    return open_onnx(model, threads)(examples)
+    return open_onnx(model, threads, batch_axis)(examples)
 
 
-def open_onnx(model: Path, threads: int) -> Opened:
+def open_onnx(model: Path, threads: int, batch_axis: int = 0) -> Opened:
     """Open an `.onnx` file in ONNX Runtime once, for batches of several sizes.
 
     Raises `EngineError` (`not_runnable`) where ONNX Runtime cannot load the file.
@@ -67,7 +67,8 @@ def open_onnx(model: Path, threads: int) -> Opened:
             name: ort.OrtValue.ortvalue_from_numpy(example.numpy())
             for name, example in zip(names, examples, strict=True)
         }
-        return Runner(lambda: session.run_with_ort_values(None, feed), len(examples[0]), threads)
+        batch = examples[0].shape[batch_axis]
+        return Runner(lambda: session.run_with_ort_values(None, feed), batch, threads)
 
     return runner
 
@@ -79,7 +80,7 @@ def torch_runner(network: Network, examples: Sequence[Tensor], threads: int) -> 
         with torch.inference_mode():
             return network(*examples)
 
-    return Runner(call, len(examples[0]), threads)
+    return Runner(call, examples[0].shape[network.batch_axis], threads)
 
 
 def interleave(

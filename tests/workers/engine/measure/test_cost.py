@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.workers.engine.networks import recurrent_network
 from workers.engine.errors import EngineError
 from workers.engine.graph.network import Dimension, Input, Network, trace
 from workers.engine.measure.cost import count
@@ -145,6 +146,12 @@ def test_recurrent_layers_cost_their_matrices_at_every_step(
     inputs = [5] + [7 * directions] * (layers - 1)
     per_step = sum(directions * gates * 7 * (width + 7) for width in inputs)
     assert count(network_of(module, 11, 5)).macs == 11 * per_step
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "tanh"])
+def test_time_counts_whether_it_stands_before_the_batch_or_behind(cell: str) -> None:
+    behind, before = (recurrent_network(cell, batch_first=first, num_layers=2) for first in (True, False))
+    assert count(before).macs == count(behind).macs > 0
 
 
 def test_a_projected_lstm_counts_its_projection_and_passes_its_shape_on() -> None:
