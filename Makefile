@@ -4,7 +4,7 @@ VENV := .venv
 BENCH := .venv-benchmarks
 BIN := $(VENV)/bin
 
-.PHONY: help install demo serve test test-slow bench bench-language-model bench-selections bench-peers lint format types migrate openapi clean
+.PHONY: help install demo serve test test-slow bench bench-language-model bench-selections bench-ablation bench-stages bench-peers bench-greedy lint format types migrate openapi clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
@@ -45,8 +45,17 @@ bench-language-model: $(BENCH)/.installed ## a language model at 0.8, in docs/re
 bench-selections: install ## selections of ranks against each other, in docs/results.md; CASES=folder, or the example
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.selections $(CASES)
 
+bench-ablation: install ## what each step of a job gains, in docs/results.md; CASES="folder folder", or the example; long
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ablation $(CASES)
+
+bench-stages: install ## how long the stages of a job take, in docs/results.md; ONLY=ResNet-18 for one network
+	$(BIN)/python -m benchmarks.stages $(if $(ONLY),--only $(ONLY)) $(if $(CASE),--case $(CASE))
+
 bench-peers: install ## us against the peers on the package index, in docs/results.md; long
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers --cases examples/fashion $(CASES)
+
+bench-greedy: install ## the time of aimet-torch's greedy choice of ranks over ours, in docs/results.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers.greedy --cases examples/fashion $(CASES)
 
 lint: install ## style, types and import walls
 	$(BIN)/ruff check .

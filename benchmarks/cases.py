@@ -1,6 +1,6 @@
 """Whole jobs on networks of one's own: what remains of each at several budgets, without fine-tuning.
 
-    python -m benchmarks.cases [FOLDER] [--write NAME] [--resume]
+    python -m benchmarks.cases [FOLDER …] [--write NAME] [--resume]
 
 FOLDER has a folder for each case, which holds
 
@@ -40,7 +40,7 @@ _STAGES = ["inspect", "plan", "decompose", "measure", "package"]
 def main() -> None:
     """Print the results of every case, then the seconds they took."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cases")
-    parser.add_argument("folder", nargs="?", type=Path, default=_EXAMPLE)
+    parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--write", metavar="NAME", help="a place in docs/results.md")
     parser.add_argument("--resume", action="store_true")
     asked = parser.parse_args()
@@ -48,7 +48,7 @@ def main() -> None:
         shutil.rmtree(_FOLDER, ignore_errors=True)
     results: list[list[str]] = []
     seconds: list[list[str]] = []
-    for case in sorted(path.parent for path in asked.folder.glob("*/model.pt2")):
+    for case in found_in(asked.folders):
         for of in ("macs", "parameters"):
             found = kept(_FOLDER / f"{case.name}-{of}.json", partial(_run, case, of))
             report = Report.model_validate(found["report"])
@@ -80,6 +80,16 @@ def _job(case: Path, target: Mapping[str, Any]) -> Report:
     spec = {**body(case), **target, "finetune": {"epochs": 0}}
     with tempfile.TemporaryDirectory() as folder:
         return run_job(job_order(spec, inputs, Path(folder)), Path(folder))
+
+
+def found_in(folders: Sequence[Path]) -> list[Path]:
+    """The cases that folders are or have in them; without folders the repository's example."""
+    there = folders or [_EXAMPLE]
+    return [
+        path.parent
+        for folder in there
+        for path in sorted([*folder.glob("model.pt2"), *folder.glob("*/model.pt2")])
+    ]
 
 
 def body(case: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Which selection of ranks leaves most of a network, everything else alike: ours against simpler ones.
 
-    python -m benchmarks.selections [FOLDER] [--resume]
+    python -m benchmarks.selections [FOLDER …] [--resume]
 
 FOLDER has the cases, as `benchmarks.cases` takes them; without it the case is the repository's example. Every
 selection is given the same decompositions, two-sided weighting, calibration rows and budgets of MACs, and
@@ -25,7 +25,7 @@ from app.contract.spec import ExplicitRanks, LayerRule, Method, Task, Weighting
 from app.contract.status import Stage
 from app.planning.rules import rules_of
 from benchmarks import rivals
-from benchmarks.cases import body
+from benchmarks.cases import body, found_in
 from benchmarks.greedy import curves
 from benchmarks.jobs import WORK, ignore, job_order, kept
 from benchmarks.paired import Floats, p_of_share, p_values, resampled_means, share_won
@@ -44,7 +44,6 @@ from workers.stages.decisions import decide, undecided
 from workers.stages.plan import Planner, measure_sensitivities
 
 _FOLDER = WORK / "selections"
-_EXAMPLE = Path(__file__).parents[1] / "examples"
 _KEEPS = (0.7, 0.5, 0.35, 0.25)
 _BY = Weighting.TWO_SIDED
 _OURS = "budget"
@@ -60,14 +59,14 @@ Cell = tuple[str, str]  # case and keep
 def main() -> None:
     """Measure case after case, and put what there is into the page after each."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.selections")
-    parser.add_argument("folder", nargs="?", type=Path, default=_EXAMPLE)
+    parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--resume", action="store_true")
     asked = parser.parse_args()
     if not asked.resume:
         shutil.rmtree(_FOLDER, ignore_errors=True)
     measured: dict[str, Rows] = {}
     seconds: dict[str, float] = dict.fromkeys(_SELECTIONS, 0.0)
-    for case in sorted(path.parent for path in asked.folder.glob("*/model.pt2")):
+    for case in found_in(asked.folders):
         chosen = {
             name: kept(_FOLDER / case.name / f"{name}.json", partial(_choose, case, name))
             for name in _SELECTIONS

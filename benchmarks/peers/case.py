@@ -29,10 +29,11 @@ _JUDGED_AT_ONCE = 256
 @dataclass(frozen=True)
 class Case:
     """A folder with `model.pt2`, `train.npz` and `test.npz`, of a network with one input that tells classes
-    apart; what is made of it goes into `scratch`."""
+    apart; what is made of it goes into `scratch`. A compression may look at `rows` rows."""
 
     folder: Path
     scratch: Path
+    rows: int = CALIBRATION_ROWS
 
     @property
     def name(self) -> str:
@@ -72,7 +73,7 @@ class Case:
     def calibration(self) -> Path:
         """The rows that a compression may look at, as a file."""
         path = self.scratch / "calibration.npz"
-        rows = _there(self.splits.calibration).first(CALIBRATION_ROWS)
+        rows = _there(self.splits.calibration).first(self.rows)
         inputs, target = next(iter(rows.batches(len(rows))))
         if target is None:
             raise ValueError(f"{self.folder} has no targets")
@@ -135,9 +136,9 @@ def _there(rows: Examples | None) -> Examples:
     return rows
 
 
-def named(folders: Sequence[Path], scratch: Path) -> list[Case]:
+def named(folders: Sequence[Path], scratch: Path, rows: int = CALIBRATION_ROWS) -> list[Case]:
     """The cases in these folders, each with a scratch folder of its own."""
-    cases = [Case(folder, scratch / folder.name) for folder in folders]
+    cases = [Case(folder, scratch / folder.name, rows) for folder in folders]
     for case in cases:
         case.scratch.mkdir(parents=True, exist_ok=True)
     return cases

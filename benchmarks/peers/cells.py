@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from app.contract.report import Report
 from app.contract.status import Stage
 from benchmarks.jobs import job_order
 from benchmarks.peers import counter, environments
-from benchmarks.peers.case import BATCH, CALIBRATION_ROWS, LEARNING_RATE, SEED, Case
+from benchmarks.peers.case import BATCH, LEARNING_RATE, SEED, Case
 from benchmarks.peers.catalogue import OURS, Peer
 from benchmarks.peers.environments import PeerFailed, last_line
 from benchmarks.peers.worker import MISSED
@@ -75,6 +76,21 @@ def theirs(case: Case, peer: Peer, method: str, keep: float, epochs: int, interp
     """What a peer makes, trained and judged."""
     cell = Cell(label(peer, method), keep)
     folder = _fresh(case, cell)
+    try:
+        told = ask(case, peer, method, keep, interpreter, folder)
+        program = torch.export.load(folder / "compressed.pt2")
+    except PeerFailed as failure:
+        return replace(cell, remark=str(failure))
+    except (OSError, RuntimeError, ValueError) as error:  # what cannot be opened again is a finding too
+        return replace(cell, remark=last_line(f"{type(error).__name__}: {error}"))
+    before = case.read(program)
+    made = _Made(before, case.trained(before, epochs))
+    cell = replace(cell, seconds=told["seconds"], calls=max(1, len(told["calls"])), remark=told["remark"])
+    return _judged(case, cell, made, folder)
+
+
+def ask(case: Case, peer: Peer, method: str, keep: float, interpreter: Path, folder: Path) -> dict[str, Any]:
+    """What a peer tells of its work, which it leaves in `folder`; raises `PeerFailed`."""
     request = folder / "request.json"
     wanted = {
         "method": method,
@@ -84,36 +100,33 @@ def theirs(case: Case, peer: Peer, method: str, keep: float, epochs: int, interp
         "shape": case.shape,
     }
     request.write_text(json.dumps(wanted))
-    try:
-        environments.run(peer, interpreter, request.resolve(), _PATIENCE)
-        program = torch.export.load(folder / "compressed.pt2")
-    except PeerFailed as failure:
-        return replace(cell, remark=str(failure))
-    except (OSError, RuntimeError, ValueError) as error:  # what cannot be opened again is a finding too
-        return replace(cell, remark=last_line(f"{type(error).__name__}: {error}"))
-    before = case.read(program)
-    made = _Made(before, case.trained(before, epochs))
-    told = json.loads((folder / "result.json").read_text())
-    cell = replace(cell, seconds=told["seconds"], calls=max(1, len(told["calls"])), remark=told["remark"])
-    return _judged(case, cell, made, folder)
+    environments.run(peer, interpreter, request.resolve(), _PATIENCE)
+    told: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return told
 
 
 def ours(case: Case, keep: float, epochs: int) -> Cell:
     """What a job of ours makes: the whole pipeline, its own training included."""
     cell = Cell(OURS, keep)
     folder = _fresh(case, cell)
-    data = {role: case.folder / f"{role}.npz" for role in ("train", "test")}
-    clock = _Clock()
-    order = job_order(_spec(keep, epochs), {"model": case.model, **data}, folder)
-    pipeline.run(order, folder, clock.hear)
+    cell = replace(cell, seconds=run(case, keep, epochs, folder))
     report = Report.model_validate_json((folder / "result.json").read_bytes())
     if report.splits != case.splits.sizes:
         raise AssertionError("the job divided the rows otherwise than the comparison")
     stages = folder / "stages"
     decomposed, trained = (stages / stage / "candidate-0.pt2" for stage in (Stage.DECOMPOSE, Stage.FINETUNE))
     made = _Made(pt2.read(decomposed), pt2.read(trained))
-    cell = replace(cell, seconds=clock.seconds[Stage.PLAN] + clock.seconds[Stage.DECOMPOSE])
     return _judged(case, cell, made, folder)
+
+
+def run(case: Case, keep: float, epochs: int, folder: Path, skip: Sequence[Stage] = ()) -> float:
+    """Run a job of ours in `folder`, but for the stages to skip; seconds of the processor for the
+    compression without training."""
+    data = {role: case.folder / f"{role}.npz" for role in ("train", "test")}
+    clock = _Clock()
+    order = job_order(_spec(case, keep, epochs), {"model": case.model, **data}, folder)
+    pipeline.run(order.model_copy(update={"done": list(skip)}), folder, clock.hear)
+    return clock.seconds[Stage.PLAN] + clock.seconds[Stage.DECOMPOSE]
 
 
 class _Clock:
@@ -131,11 +144,11 @@ class _Clock:
             self.seconds[message.stage] = time.process_time() - self.began
 
 
-def _spec(keep: float, epochs: int) -> dict[str, Any]:
+def _spec(case: Case, keep: float, epochs: int) -> dict[str, Any]:
     return {
         "task": "classification",
         "target": {"of": "macs", "keep": keep},
-        "calibration": {"rows": CALIBRATION_ROWS},
+        "calibration": {"rows": case.rows},
         "finetune": {"epochs": epochs, "learning_rate": LEARNING_RATE, "batch_size": BATCH},
         "seed": SEED,
     }

@@ -1,0 +1,114 @@
+"""How long the stages of a job take: networks of well-known layouts, and budgets that share a decomposition.
+
+    python -m benchmarks.stages [--only NETWORK …] [--case FOLDER] [--rows 160]
+
+The weights and rows of the layouts are random, which is nothing to times and everything to results: the jobs
+are whole ones, but what they make is of no use. FOLDER is a case as `benchmarks.cases` takes it; without it
+it is the repository's example. Each part writes its own table.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from app.contract.status import Stage
+from benchmarks.cases import body, found_in
+from benchmarks.jobs import ignore, job_order, run_job
+from benchmarks.networks import LAYOUTS, write
+from benchmarks.tables import markdown, publish
+from workers.stages import pipeline
+
+_STAGES = [Stage.INSPECT, Stage.PLAN, Stage.DECOMPOSE, Stage.MEASURE, Stage.PACKAGE]
+_ONE, _FIVE = (0.5,), (0.7, 0.5, 0.35, 0.25, 0.125)
+_ROUNDS = 3
+_PART = {"keeps": "five-keeps", "networks": "stages"}  # where each has its place in the page
+
+Seconds = Mapping[str, float]  # of every stage
+
+
+def main() -> None:
+    """Time the networks one after the other, then the budgets."""
+    asked = _options()
+    rows: list[list[str]] = []
+    for name in asked.only:
+        for threads in dict.fromkeys((torch.get_num_threads(), 1)):
+            rows.append([name, str(threads), *_shown(network_seconds(name, threads, asked.rows))])
+            _write("networks", ["network", "threads", *_STAGES, "whole job"], rows)
+    if asked.case or len(asked.only) == len(LAYOUTS):
+        [case] = found_in([asked.case] if asked.case else [])
+        _write("keeps", ["case", "budgets", "decompose", "over one budget's"], _keeps(case))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.stages")
+    parser.add_argument("--only", nargs="*", choices=LAYOUTS, default=list(LAYOUTS))
+    parser.add_argument("--case", type=Path, help="one case, for the time of several budgets")
+    parser.add_argument("--rows", type=int, default=160, help="to calibrate and to choose on")
+    return parser.parse_args()
+
+
+def _write(part: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = markdown(header, rows)
+    publish(_PART[part], table)
+    print(table, file=sys.stderr, flush=True)
+
+
+def network_seconds(name: str, threads: int, rows: int) -> Seconds:
+    """One whole job at half of the MACs on a layout of that name, without fine-tuning."""
+    spec = {"task": "none", "target": {"keep": 0.5, "min_agreement": 0.0}, "finetune": {"epochs": 0}}
+    with tempfile.TemporaryDirectory() as folder, _threads(threads):
+        files = write(name, Path(folder), rows)
+        workspace = Path(folder) / "job"
+        return run_job(job_order(spec, files, workspace), workspace).seconds
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """While this lasts, torch computes on so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _shown(seconds: Seconds) -> list[str]:
+    return [f"{value:.1f} s" for value in (*(seconds[stage] for stage in _STAGES), sum(seconds.values()))]
+
+
+def _keeps(case: Path) -> list[list[str]]:
+    """The time of the decomposition for five budgets and for one, in turns: medians."""
+    found: dict[tuple[float, ...], list[float]] = {_ONE: [], _FIVE: []}
+    for _ in range(_ROUNDS):
+        for keeps, seconds in found.items():
+            seconds.append(decomposition_seconds(case, keeps))
+    one = median(found[_ONE])
+    return [
+        [case.name, ", ".join(f"{keep:g}" for keep in keeps), f"{taken:.1f} s", f"{taken / one:.2f}"]
+        for keeps, seconds in found.items()
+        for taken in [median(seconds)]
+    ]
+
+
+def decomposition_seconds(case: Path, keeps: Sequence[float]) -> float:
+    """Of the stage that computes the factors of every budget, in a job that ends there."""
+    spec: dict[str, Any] = {**body(case), "target": {"keep": list(keeps)}, "finetune": {"epochs": 0}}
+    inputs = {"model": case / "model.pt2", "train": case / "train.npz", "test": case / "test.npz"}
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Path(folder)
+        order = job_order(spec, inputs, workspace)
+        later = list(Stage)[list(Stage).index(Stage.DECOMPOSE) + 1 :]
+        pipeline.run(order.model_copy(update={"done": later}), workspace, ignore)
+        return float((workspace / "stages" / Stage.DECOMPOSE / "seconds").read_text())
+
+
+if __name__ == "__main__":
+    main()
