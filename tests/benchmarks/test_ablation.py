@@ -1,16 +1,24 @@
 """Lines that differ in what they say only, and a table that tells how sure it is."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from app.contract.report import Metric
 from app.contract.spec import JobSpec
+from app.contract.status import Stage
 from benchmarks import ablation
 from benchmarks.ablation import LINES, half_width, spec_of, stored, table_of
-from tests.workers.engine.networks import write_example
+from benchmarks.jobs import ignore
+from tests.benchmarks.small import write_case
+from workers.messages import Order
+from workers.stages import pipeline
+from workers.stages.context import Context
+from workers.stages.finetune import trained
 
 SETTINGS = {"seed": 0, "keep": 0.5, "epochs": 2}
 SHORT = ("all default methods", "blocks refined", "distilled")
@@ -90,40 +98,55 @@ def test_a_lower_perplexity_is_a_gain_and_an_unmet_budget_none() -> None:
 def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(ablation, "_FOLDER", tmp_path / "state")
     monkeypatch.setattr(ablation, "LINES", {name: LINES[name] for name in SHORT[::2]})
-    (tmp_path / "case").mkdir()
-    write_example(tmp_path / "case", {"train": 200, "test": 40})
-    return tmp_path / "case"
+    return write_case(tmp_path / "case", 200)
+
+
+class Jobs:
+    """Runs jobs up to what is trained, and makes their results up; the second is cut off."""
+
+    def __init__(self) -> None:
+        self.done: list[list[Stage]] = []
+        self.splits: list[dict[str, int]] = []
+
+    def run(self, order: Order, workspace: Path) -> Any:
+        """In place of `run_job`."""
+        self.done.append(order.done)
+        if len(self.done) == 2:
+            raise KeyboardInterrupt
+        order = order.model_copy(update={"done": [*order.done, Stage.MEASURE, Stage.PACKAGE]})
+        context = Context(order, workspace, ignore)
+        pipeline._compress(context)
+        self.splits.append(context.splits.sizes)
+        metric = Metric(name="top1", value=0.5, n=40, ci95=(0.4, 0.6))
+        control = SimpleNamespace(metric=metric) if trained(context, "control") else None
+        made = SimpleNamespace(metric=metric, macs=1)
+        return SimpleNamespace(candidates=[made], original=made, control=control)
 
 
 def test_an_interrupted_run_goes_on_and_lines_have_the_same_rows_and_factors(
     case: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reports: list[Any] = []
-    real, cut_off = ablation.run_job, [KeyboardInterrupt]
-
-    def run(*order: Any) -> Any:
-        if reports and cut_off:
-            raise cut_off.pop()
-        reports.append(real(*order))
-        return reports[-1]
-
-    monkeypatch.setattr(ablation, "run_job", run)
+    jobs = Jobs()
+    monkeypatch.setattr(ablation, "run_job", jobs.run)
     with pytest.raises(KeyboardInterrupt):
         list(ablation._lines(case, SETTINGS))
     rows = list(ablation._lines(case, SETTINGS))
+    factors = [Stage.INSPECT, Stage.PLAN, Stage.DECOMPOSE]
+    assert jobs.done == [[], factors, factors]
+    assert jobs.splits == [{"fit": 160, "calibration": 20, "selection": 20, "test": 100}] * 2
     assert [each["line"] for each in rows] == ["all default methods", "distilled"]
-    untrained, trained = reports
-    assert untrained.splits == trained.splits
-    assert untrained.splits["fit"] == 160
-    assert [layer.rank for layer in untrained.candidates[0].layers] == [
-        layer.rank for layer in trained.candidates[0].layers
-    ]
-    assert "plan" in trained.seconds  # taken over
-    assert trained.seconds["plan"] == untrained.seconds["plan"]
     assert [bool(each["control"]) for each in rows] == [False, True]
-    assert {each["original"]["value"] for each in rows} == {1.0}
     assert list(ablation._lines(case, SETTINGS)) == rows
-    assert len(reports) == 2
+    assert len(jobs.done) == 3
+
+
+@pytest.mark.slow
+def test_whole_jobs_fill_the_table(case: Path) -> None:
+    table = {line[1]: line for line in table_of(list(ablation._lines(case, SETTINGS)))}
+    assert list(table) == ["original", "all default methods", "distilled", "control"]
+    assert table["original"][4] == "1.0000"  # it labelled the rows
+    assert 0.0 < float(table["distilled"][2]) <= 0.5
+    assert all(0.0 < float(line[6]) < 0.1 for name, line in table.items() if name != "original")
 
 
 def test_a_line_that_was_cut_off_is_no_result(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from benchmarks.peers.case import named
 from benchmarks.peers.catalogue import Peer
 from benchmarks.peers.environments import PeerFailed
 from benchmarks.peers.greedy import Times
-from tests.workers.engine.networks import write_example
+from tests.benchmarks.small import write_case
 from workers.stages import plan
 
 PEER = Peer("a-peer", "a_peer", ("fast", "broken"))
@@ -44,8 +44,7 @@ def test_both_look_at_the_same_rows_and_nothing_is_trained(
     real = plan.run
     monkeypatch.setattr(environments, "run", peer)
     monkeypatch.setitem(cells.pipeline._STAGES, cells.Stage.PLAN, planned)
-    write_example(tmp_path, {"train": 100, "test": 20})
-    [case] = named([tmp_path], tmp_path / "state", rows=7)
+    [case] = named([write_case(tmp_path / "case", 100)], tmp_path / "state", rows=7)
     times = greedy.measured(case, 0.5, PEER, Path("python"))
     assert rows == [7, 7]
     assert times.theirs == {"fast": 3.5, "broken": "RuntimeError: rank / 0"}
