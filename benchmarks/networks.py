@@ -1,5 +1,6 @@
 """Well-known layouts with random weights: for times, which do not depend on what the weights are."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,8 @@ class _Block(nn.Module):
         self.shortcut = nn.Identity() if plain else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.steps(x) + self.shortcut(x)).relu()
+        out: Tensor = (self.steps(x) + self.shortcut(x)).relu()
+        return out
 
 
 def _resnet(depths: tuple[int, ...], *, bottleneck: bool) -> nn.Module:
@@ -78,10 +80,11 @@ class _Encoder(nn.Module):
         q, k, v = (part(y).unflatten(-1, (8, -1)).transpose(1, 2) for part in (self.q, self.k, self.v))
         attended = nn.functional.scaled_dot_product_attention(q, k, v)
         x = x + self.out(attended.transpose(1, 2).flatten(2))
-        return x + self.down(nn.functional.gelu(self.up(self.between(x))))
+        out: Tensor = x + self.down(nn.functional.gelu(self.up(self.between(x))))
+        return out
 
 
-LAYOUTS = {
+LAYOUTS: dict[str, Callable[[], nn.Module]] = {
     "ResNet-18": lambda: _resnet((2, 2, 2, 2), bottleneck=False),
     "ResNet-50": lambda: _resnet((3, 4, 6, 3), bottleneck=True),
     "transformer": lambda: nn.Sequential(*(_Encoder(256) for _ in range(6)), nn.Linear(256, 64)),

@@ -1,5 +1,6 @@
 """Times of stages, on networks that take none to speak of."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,9 +50,12 @@ def test_budgets_take_turns_and_are_compared_by_medians(
 ) -> None:
     times = iter([1.0, 2.0, 9.0, 3.0, 2.0, 30.0])
     asked: list[int] = []
-    monkeypatch.setattr(
-        stages, "decomposition_seconds", lambda _, keeps: asked.append(len(keeps)) or next(times)
-    )
+
+    def taken(_case: Path, keeps: Sequence[float]) -> float:
+        asked.append(len(keeps))
+        return next(times)
+
+    monkeypatch.setattr(stages, "decomposition_seconds", taken)
     one, five = stages._keeps(tmp_path / "net")
     assert asked == [1, 5] * 3
     assert one == ["net", "0.5", "2.0 s", "1.00"]

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.peers import cells, environments, greedy
+from app.contract.status import Stage
+from benchmarks.peers import environments, greedy
 from benchmarks.peers.case import named
 from benchmarks.peers.catalogue import Peer
 from benchmarks.peers.environments import PeerFailed
 from benchmarks.peers.greedy import Times
 from tests.benchmarks.small import write_case
-from workers.stages import plan
+from workers.stages import pipeline, plan
 
 PEER = Peer("a-peer", "a_peer", ("fast", "broken"))
 
@@ -43,7 +44,7 @@ def test_both_look_at_the_same_rows_and_nothing_is_trained(
 
     real = plan.run
     monkeypatch.setattr(environments, "run", peer)
-    monkeypatch.setitem(cells.pipeline._STAGES, cells.Stage.PLAN, planned)
+    monkeypatch.setitem(pipeline._STAGES, Stage.PLAN, planned)
     [case] = named([write_case(tmp_path / "case", 100)], tmp_path / "state", rows=7)
     times = greedy.measured(case, 0.5, PEER, Path("python"))
     assert rows == [7, 7]
