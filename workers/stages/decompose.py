@@ -39,7 +39,8 @@ def run(context: Context) -> None:
     alternatives = [alternative.plans for alternative in planned(context)] or [_typical(context)]
     for index, plans in enumerate(alternatives):
         tried = [_judged(context, plan, judge, polished=len(plans) == 1) for plan in plans]
-        best = search.bounded(context, min(tried, key=_divergence).plan, partial(_rough, context))
+        nearest = min(tried, key=_divergence)
+        best = search.bounded(context, nearest.plan, nearest.network, partial(_rough, context))
         made = _judged(context, best, judge) if len(plans) > 1 or best != plans[0] else tried[0]
         pt2.write(made.network, context.folder(Stage.DECOMPOSE) / f"candidate-{index}.pt2")
         done.append(_with_output_errors(context, made))
