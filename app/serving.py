@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ def serve() -> None:
     settings = get_settings()
     with only_instance(settings.data_dir), _broker_socket(settings) as socket_file:
         demand_free(settings.host, settings.port)
+        _demand_sandbox(settings)
         secret = _prepare_database(settings)
         supervisor = Supervisor(parts(settings, socket_file), settings.data_dir)
         supervisor.run(when_ready=partial(_greet, settings, secret))
@@ -114,6 +116,16 @@ def _answers(settings: Settings) -> bool:
 def _address(settings: Settings) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
     return f"http://{host}:{settings.port}"
+
+
+def _demand_sandbox(settings: Settings) -> None:
+    """The worker would refuse as well, and be started again and again."""
+    if settings.resolved_sandbox != "require":
+        return
+    command = [sys.executable, "-P", "-m", "workers.sandbox"]
+    looked = subprocess.run(command, check=False, capture_output=True, text=True)
+    if looked.returncode != 0:
+        raise CannotStart(looked.stderr.strip().rpartition("\n")[2])
 
 
 def _prepare_database(settings: Settings) -> str | None:

@@ -21,7 +21,7 @@ from workers.engine import clean_process
 from workers.engine.clean_process import Call
 from workers.engine.errors import EngineError
 from workers.messages import Failed, Message, Order
-from workers.sandbox.lock import hide, lock
+from workers.sandbox.lock import lock
 
 OUT_OF_MEMORY = 71  # exit statuses
 INTERNAL_ERROR = 70
@@ -99,7 +99,7 @@ def _tasks_of_this_user() -> int:
     for process in Path("/proc").glob("[0-9]*/task"):
         with suppress(OSError):  # it has ended meanwhile
             if process.stat().st_uid == os.getuid():
-                count += len(os.listdir(process))
+                count += sum(1 for _ in process.iterdir())
     return count
 
 
@@ -114,7 +114,6 @@ def _lock_in(arguments: argparse.Namespace, order: Order) -> None:
         # No program can be started afterwards, and artifacts are opened again in a clean process.
         forking = Call(lock, {**terms, "parent": os.getpid(), "forks": True})
         clean_process.prepare(forking, each=Call(lock, terms))
-    hide()
     lock(**terms, parent=arguments.parent)
 
 

@@ -35,7 +35,7 @@ DISK_LIMIT = Problem.of(
     "disk_limit",
     "The job wrote more files than a job may on this server, or larger ones.",
     status=500,
-    hint="Use a smaller model or fewer values of target.keep, or raise RANKFOLD_JOB_DISK_BYTES on the worker.",
+    hint="Use a smaller model or fewer values of `keep`, or raise RANKFOLD_JOB_DISK_BYTES on the worker.",
 )
 THREAD_LIMIT = Problem.of(
     "thread_limit",

@@ -26,7 +26,7 @@ class ChildProcess:
     """`command` in a session of its own, with none of the server's secrets in its environment."""
 
     def __init__(self, command: Sequence[str], workspace: Path) -> None:
-        # Where libraries keep caches: all of them ask one of these. Without a name they would look for the user's.
+        # Libraries keep their caches where these say; one without a name would look for the user's.
         home = {"HOME": str(workspace), "TMPDIR": str(workspace / "tmp"), "USER": "rankfold"}
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         self._process = subprocess.Popen(

@@ -1,7 +1,9 @@
-"""What no limit of the kernel bounds for a whole job: the size of its folder, and its threads where it is root's."""
+"""What no limit of the kernel bounds: the size of a whole folder, and the threads of root."""
 
 import os
+import stat
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,29 +35,51 @@ class Watch:
             self._looked_at = time.monotonic()
 
     def _excess(self) -> Problem | None:
-        if _threads(self._pid) > MOST_THREADS:
+        members = _members(self._pid)
+        if sum(map(_threads, members)) > MOST_THREADS:
             return problems.THREAD_LIMIT
-        if self._most_bytes and not _fits(self._folder, self._most_bytes):
+        if self._most_bytes and _takes(self._folder, members, self._most_bytes) > self._most_bytes:
             return problems.DISK_LIMIT
         return None
 
 
+def _members(session: int) -> list[int]:
+    """The processes of a session, by the number of the process that leads it; none without a /proc."""
+    members = []
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else []:  # noqa: PTH112, PTH208 -- once a second
+        with suppress(OSError, ValueError):  # it has ended, or is no process
+            if os.getsid(int(name)) == session:
+                members.append(int(name))
+    return members
+
+
 def _threads(pid: int) -> int:
-    """0 for a process that has ended, and where there is no /proc."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError):  # it has ended
         line = Path(f"/proc/{pid}/stat").read_text()
         return int(line.rpartition(")")[2].split()[17])
     return 0
 
 
-def _fits(folder: Path, most_bytes: int) -> bool:
-    """Whether what the folder takes on the disk is at most that; of very many files not all are counted."""
-    files, size = 0, 0
+def _takes(folder: Path, members: Sequence[int], enough: int) -> int:
+    """Bytes on the disk: of the folder, and of files that a process has open though they are deleted. Counts
+    only until it is more than `enough`, or until there are too many files, which is more than that, too."""
+    size = 0
+    for number, status in enumerate(_files(folder, members)):
+        size += status.st_blocks * _BLOCK
+        if size > enough or number > MOST_FILES:
+            return enough + 1
+    return size
+
+
+def _files(folder: Path, members: Sequence[int]) -> Iterator[os.stat_result]:
     for path, folders, names in os.walk(folder):
         for name in (*folders, *names):
             with suppress(OSError):  # it is gone
-                size += os.lstat(os.path.join(path, name)).st_blocks * _BLOCK  # noqa: PTH118 -- there may be many
-            files += 1
-            if size > most_bytes or files > MOST_FILES:
-                return False
-    return True
+                yield os.lstat(os.path.join(path, name))  # noqa: PTH118 -- there may be very many
+    for pid in members:
+        with suppress(OSError):  # of a process that has ended, or hides
+            for opened in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(OSError):
+                    status = opened.stat()
+                    if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
+                        yield status

@@ -3,7 +3,7 @@
 A fresh process has imported nothing, patched nothing and allocated nothing: what opens there opens for the
 user too, and its memory is the model's. Limits of the calling process (`setrlimit`) hold there as well.
 
-The interpreter is started once and then forks for every call: whoever gives up the right to start programs can
+The interpreter, once started, forks for every call: whoever is to lose the right to start programs can
 `prepare` it beforehand.
 """
 
@@ -188,7 +188,9 @@ def _obey(order: str, each: Any, answer: Connection, printed: int) -> None:
     if each is not None:
         _do(each)
     wanted = json.loads(order)
-    signal.alarm(math.ceil(wanted["seconds"]) + 1)  # ends this process too where the one that forks was killed
+    signal.alarm(
+        math.ceil(wanted["seconds"]) + 1
+    )  # ends this process too where the one that forks was killed
     os.environ.update(wanted["environment"])
     try:
         reply = {"result": _do(wanted)}

@@ -1,10 +1,10 @@
-"""`python -m workers.sandbox`: what this machine has to confine jobs with; fails where a piece is missing."""
+"""`python -m workers.sandbox`: what this machine confines jobs with; fails if that is not all."""
 
 import sys
 
-from workers.sandbox.kernel import examine
+from workers.sandbox.kernel import examine, refusal
 
 if __name__ == "__main__":
     kernel = examine()
     sys.stdout.write(f"{kernel}\n")
-    sys.exit(1 if kernel.missing else 0)
+    sys.exit(refusal(kernel) if kernel.missing else 0)

@@ -1,8 +1,8 @@
 """Which system calls a job's process may make, by seccomp: those that computing takes.
 
-A list of what is allowed: what is not on it is refused, calls that kernels have yet to invent included. Refused
-means the error EPERM, which libraries take for an answer: they look for sockets, processors and programs that
-they can do without. Calls of another architecture kill the process: nothing of ours makes them.
+A list of what is allowed: what is not on it is refused, calls that kernels have yet to invent included.
+Refused means the error EPERM, which libraries take for an answer: they look for sockets, users and programs
+that they can do without. A call of another architecture kills the process: nothing of ours makes one.
 """
 
 import errno
@@ -12,26 +12,26 @@ from seccompy import Action, ArgCmp, CmpOp, Filter, syscall_nr
 
 _INT = 0xFFFF_FFFF  # of an argument that the kernel takes for an int, it ignores the rest
 
-MEMORY = """brk madvise membarrier mincore mmap mprotect mremap msync munmap
-    get_mempolicy mbind set_mempolicy"""
+MEMORY = """brk madvise membarrier mincore mmap mprotect mremap msync munmap get_mempolicy mbind
+    set_mempolicy"""
 FILES = """access chdir close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64
-    fallocate fchdir fdatasync flock fstat fstatfs fsync ftruncate getcwd getdents getdents64 lseek
-    lstat mkdir mkdirat newfstatat open openat pread64 preadv pwrite64 pwritev read readahead readlink
-    readlinkat readv rename renameat renameat2 rmdir sendfile splice stat statfs statx sync_file_range umask
-    unlink unlinkat write writev"""
-WAITING = """epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_wait eventfd eventfd2 pipe pipe2 poll ppoll
-    pselect6 select"""
+    fallocate fchdir fdatasync flock fstat fstatfs fsync ftruncate getcwd getdents getdents64 lseek lstat
+    mkdir mkdirat newfstatat open openat pread64 preadv pwrite64 pwritev read readahead readlink readlinkat
+    readv rename renameat renameat2 rmdir sendfile splice stat statfs statx sync_file_range umask unlink
+    unlinkat write writev"""
+WAITING = """epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_wait eventfd eventfd2 pipe pipe2 poll
+    ppoll pselect6 select"""
 THREADS = """arch_prctl exit exit_group futex futex_waitv get_robust_list gettid rseq sched_get_priority_max
     sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_yield
     set_robust_list set_tid_address"""
-SIGNALS = """alarm pause restart_syscall rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn rt_sigsuspend
-    rt_sigtimedwait sigaltstack"""
+SIGNALS = """alarm pause restart_syscall rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn
+    rt_sigsuspend rt_sigtimedwait sigaltstack"""
 CLOCKS = """clock_getres clock_gettime clock_nanosleep getitimer gettimeofday nanosleep setitimer time
     timer_create timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime
     timerfd_settime times"""
-KNOWING = """capget getcpu getegid geteuid getgid getgroups getpgid getpgrp getpid getppid getpriority getrandom
-    getresgid getresuid getrlimit getrusage getsid getuid sysinfo uname"""
-FORKING = """capset landlock_add_rule landlock_create_ruleset landlock_restrict_self seccomp wait4 waitid"""
+KNOWING = """capget getcpu getegid geteuid getgid getgroups getpgid getpgrp getpid getppid getpriority
+    getrandom getresgid getresuid getrlimit getrusage getsid getuid sysinfo uname"""
+FORKING = "capset landlock_add_rule landlock_create_ruleset landlock_restrict_self seccomp wait4 waitid"
 
 _TAKING_SIGNALS = {8, 10, 15}  # F_SETOWN, F_SETSIG, F_SETOWN_EX: they send a signal of choice to anybody
 _TYPING = {0x5412, 0x541C}  # TIOCSTI, TIOCLINUX: they type into a terminal
@@ -46,8 +46,8 @@ _CLONE_NEW = 0x7E020080  # every CLONE_NEW…: a namespace of one's own
 def confine(*, forks: bool) -> None:
     """From here on this thread, and what it starts, can make no other calls; raises `OSError`.
 
-    A process that `forks` may start processes like itself, which can confine themselves further, and end them;
-    otherwise there are only threads. Nobody can start a program.
+    A process that `forks` may start processes like itself, which can confine themselves further, and end
+    them; otherwise there are only threads. Nobody can start a program.
     """
     calls = Filter(default=Action.ERRNO | errno.EPERM)
     for name in allowed(forks):

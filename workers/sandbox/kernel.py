@@ -6,9 +6,6 @@ import landlockpy
 import seccompy
 from seccompy import SeccompError
 
-COMPLETE_LANDLOCK = 6
-"""The version of Landlock's interface from which nothing that it denies has to be denied by other means."""
-
 
 @dataclass(frozen=True)
 class Kernel:
@@ -19,8 +16,9 @@ class Kernel:
 
     @property
     def missing(self) -> list[str]:
-        """The pieces that it lacks, as people say them."""
-        return [name for name, there in (("Landlock", self.landlock > 0), ("seccomp", self.seccomp)) if not there]
+        """The pieces that it lacks."""
+        pieces = {"Landlock": self.landlock > 0, "seccomp": self.seccomp}
+        return [name for name, there in pieces.items() if not there]
 
     def __str__(self) -> str:
         landlock = f"Landlock {self.landlock}" if self.landlock else "no Landlock"
@@ -30,6 +28,14 @@ class Kernel:
 def examine() -> Kernel:
     """Ask the kernel; changes nothing. On another system than Linux there is nothing."""
     return Kernel(landlockpy.abi_version(), _has_seccomp())
+
+
+def refusal(kernel: Kernel) -> str:
+    """Why no worker starts on such a kernel where the sandbox is required, and the ways out."""
+    return (
+        f"jobs cannot be confined on this machine, which lacks {' and '.join(kernel.missing)}: "
+        "use a Linux that has both (docs/sandbox.md), or set RANKFOLD_SANDBOX=auto to do with what there is"
+    )
 
 
 def _has_seccomp() -> bool:

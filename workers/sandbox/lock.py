@@ -27,14 +27,13 @@ class _Capabilities(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
 
 
-def lock(
-    scratch: str, *, required: bool, gpu: bool, parent: int | None = None, forks: bool = False
-) -> None:
+def lock(scratch: str, *, required: bool, gpu: bool, parent: int | None = None, forks: bool = False) -> None:
     """Confine this process to the folder `scratch`; there is no way back.
 
-    It ends with `parent`, which started it, has no privileges and gets none, opens what `files` and calls what `calls` allow: as
-    far as the kernel has Landlock and seccomp, which it must where that is `required`. `forks` is for a process
-    that starts others like itself. Raises `CannotLock`, and `OSError` where the kernel refuses.
+    It ends with `parent`, which started it, has no privileges and gets none, opens what `files` allow and
+    calls what `calls` allow: as far as the kernel has Landlock and seccomp, which it must where that is
+    `required`. `gpu` lets it use NVIDIA's devices, `forks` start processes like itself. Raises `CannotLock`,
+    and `OSError` where the kernel refuses.
     """
     kernel = examine()
     if required and kernel.missing:
@@ -46,6 +45,8 @@ def lock(
     die_with(parent or os.getppid(), signal.SIGKILL)
     if kernel.landlock:
         files.confine(Path(scratch), gpu=gpu, forks=forks)
+    else:
+        hide()  # from other jobs: Landlock would keep them out, and let the worker look in
     if kernel.seccomp:
         calls.confine(forks=forks)
 
