@@ -37,8 +37,8 @@ class Settings(BaseSettings):
     job_disk_bytes: int = Field(64 << 30, description="what a job's folder may hold; 0: no limit", ge=0)
     sandbox: Literal["", "require", "auto", "off"] = Field(
         "",
-        description="where jobs cannot be confined, a worker does not start (require) or says so (auto); off: "
-        "it confines none; empty: auto where the API listens on this machine alone, else require",
+        description="where jobs cannot be confined, a worker does not start (require) or says so (auto); "
+        "off: it confines none; empty: auto where the API listens on this machine alone, else require",
     )
 
     @model_validator(mode="after")

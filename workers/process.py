@@ -28,6 +28,8 @@ class ChildProcess:
     def __init__(self, command: Sequence[str], workspace: Path) -> None:
         # Libraries keep their caches where these say; one without a name would look for the user's.
         home = {"HOME": str(workspace), "TMPDIR": str(workspace / "tmp"), "USER": "rankfold"}
+        # Else ONNX Runtime looks up its maker's server, and keeps a database in the home folder.
+        home["ORT_DISABLE_TELEMETRY"] = "1"
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         self._process = subprocess.Popen(
             command,

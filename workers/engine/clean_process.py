@@ -31,7 +31,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); from workers.engine import clean_process as c; c.serve()"
 )
-_KEPT_VARIABLES = ("HOME", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "TMPDIR", "USER")
+_KEPT_VARIABLES = ("HOME", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "ORT_DISABLE_TELEMETRY", "TMPDIR", "USER")
 _LOGGED_BYTES = 8192
 _LONGEST_ANSWER = 1 << 20  # bytes
 _LEAVING_SECONDS = 5.0  # which a process has to end after its answer

@@ -1,8 +1,9 @@
 """Which system calls a job's process may make, by seccomp: those that computing takes.
 
 A list of what is allowed: what is not on it is refused, calls that kernels have yet to invent included.
-Refused means the error EPERM, which libraries take for an answer: they look for sockets, users and programs
-that they can do without. A call of another architecture kills the process: nothing of ours makes one.
+Refused means an error, which libraries take for an answer: they look for sockets, users and programs that
+they can do without. It is EPERM, or ENOSYS for what is younger than Linux 5.1: for such calls libraries have
+replacements. A call of another architecture kills the process: nothing of ours makes one.
 """
 
 import errno
@@ -16,9 +17,9 @@ MEMORY = """brk madvise membarrier mincore mmap mprotect mremap msync munmap get
     set_mempolicy"""
 FILES = """access chdir close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64
     fallocate fchdir fdatasync flock fstat fstatfs fsync ftruncate getcwd getdents getdents64 lseek lstat
-    mkdir mkdirat newfstatat open openat pread64 preadv pwrite64 pwritev read readahead readlink readlinkat
-    readv rename renameat renameat2 rmdir sendfile splice stat statfs statx sync_file_range umask unlink
-    unlinkat write writev"""
+    mkdir mkdirat newfstatat open openat openat2 pread64 preadv pwrite64 pwritev read readahead readlink
+    readlinkat readv rename renameat renameat2 rmdir sendfile splice stat statfs statx sync_file_range umask
+    unlink unlinkat write writev"""
 WAITING = """epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_wait eventfd eventfd2 pipe pipe2 poll
     ppoll pselect6 select"""
 THREADS = """arch_prctl exit exit_group futex futex_waitv get_robust_list gettid rseq sched_get_priority_max
@@ -39,6 +40,7 @@ _TYPING = {0x5412, 0x541C}  # TIOCSTI, TIOCLINUX: they type into a terminal
 # PR_GET_TIMERSLACK, PR_GET_NO_NEW_PRIVS, PR_SET_VMA
 _PRCTL = (3, 15, 16, 21, 23, 29, 30, 39, 0x53564D41)
 _PRCTL_FORKING = (1, 38)  # PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS
+_YOUNG = 424  # the first number that all architectures share; clone3 is among them, whose flags none can see
 _CLONE_THREAD = 0x10000
 _CLONE_NEW = 0x7E020080  # every CLONE_NEW…: a namespace of one's own
 
@@ -49,12 +51,10 @@ def confine(*, forks: bool) -> None:
     A process that `forks` may start processes like itself, which can confine themselves further, and end
     them; otherwise there are only threads. Nobody can start a program.
     """
-    calls = Filter(default=Action.ERRNO | errno.EPERM)
+    calls = Filter(default=Action.ERRNO | errno.ENOSYS)
     for name in allowed(forks):
         calls.allow(name)
     _add_signals_and_processes(calls, forks)
-    # Its arguments cannot be filtered; told that there is no such call, libraries use clone.
-    calls.errno("clone3", errno.ENOSYS)
     for number in _TAKING_SIGNALS:
         calls.errno("fcntl", errno.EPERM, args=[_is(1, number)])
     for number in _TYPING:
@@ -63,6 +63,8 @@ def confine(*, forks: bool) -> None:
         calls.allow(name)
     for number in (*_PRCTL, *(_PRCTL_FORKING if forks else ())):
         calls.allow("prctl", args=[_is(0, number)])
+    for number in range(_YOUNG):  # first come, first served: what has been allowed stays so
+        calls.errno(number, errno.EPERM)
     calls.load()
 
 
@@ -81,10 +83,12 @@ def _add_signals_and_processes(calls: Filter, forks: bool) -> None:
         calls.allow("clone", args=[_masked(0, _CLONE_THREAD, _CLONE_THREAD | _CLONE_NEW)])
         calls.allow("kill", args=[_is(0, own)])
     calls.allow("tgkill", args=[_is(0, own)])
-    # Of itself and its threads alone; 0 is the caller.
-    for name in ("prlimit64", "sched_setaffinity"):
-        for pid in (0, own):
-            calls.allow(name, args=[_is(0, pid)])
+    for pid in (0, own):  # 0 is the caller
+        calls.allow("prlimit64", args=[_is(0, pid)])
+        calls.allow("sched_setaffinity", args=[_is(0, pid)])
+    # Whose else a number is, nobody can tell. Without an effect and without an error: ONNX Runtime prints one
+    # for every thread that it cannot bind to a processor.
+    calls.errno("sched_setaffinity", 0)
     calls.allow("setrlimit")
 
 
