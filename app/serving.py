@@ -22,6 +22,9 @@ from app.keys import service
 from app.settings import Settings, get_settings
 from app.supervisor import CannotStart, Part, Supervisor, demand_free, only_instance, say
 
+SANDBOX = (sys.executable, "-P", "-m", "workers.sandbox")
+"""Fails with the reason where jobs cannot be confined as they must be."""
+
 _CLI = (sys.executable, "-m", "app.cli")
 # Without this, each of the threads that stream files keeps freed memory for itself.
 _FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
@@ -32,7 +35,7 @@ def serve() -> None:
     settings = get_settings()
     with only_instance(settings.data_dir), _broker_socket(settings) as socket_file:
         demand_free(settings.host, settings.port)
-        _demand_sandbox(settings)
+        demand_sandbox(settings)
         secret = _prepare_database(settings)
         supervisor = Supervisor(parts(settings, socket_file), settings.data_dir)
         supervisor.run(when_ready=partial(_greet, settings, secret))
@@ -118,12 +121,11 @@ def _address(settings: Settings) -> str:
     return f"http://{host}:{settings.port}"
 
 
-def _demand_sandbox(settings: Settings) -> None:
-    """The worker would refuse as well, and be started again and again."""
+def demand_sandbox(settings: Settings) -> None:
+    """Raise `CannotStart` where the worker would not start: it would be tried again and again."""
     if settings.resolved_sandbox != "require":
         return
-    command = [sys.executable, "-P", "-m", "workers.sandbox"]
-    looked = subprocess.run(command, check=False, capture_output=True, text=True)
+    looked = subprocess.run(SANDBOX, check=False, capture_output=True, text=True)
     if looked.returncode != 0:
         raise CannotStart(looked.stderr.strip().rpartition("\n")[2])
 

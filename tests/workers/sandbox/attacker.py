@@ -1,4 +1,4 @@
-"""A job's real process whose pipeline attacks, once itself and once from a clean process, and tells how it went."""
+"""A job's real process whose pipeline attacks, itself and from a clean process, and tells how that went."""
 
 import json
 import os
