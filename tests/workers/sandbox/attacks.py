@@ -91,9 +91,9 @@ def _fork(_targets: Mapping[str, Any]) -> None:
 
 
 def _trace(targets: Mapping[str, Any]) -> None:
-    call("ptrace", 16, targets["victim"])  # PTRACE_ATTACH
+    call("ptrace", 16, targets["victim"], 0, 0)  # PTRACE_ATTACH
     os.waitpid(targets["victim"], 0)
-    call("ptrace", 17, targets["victim"])
+    call("ptrace", 17, targets["victim"], 0, 0)  # PTRACE_DETACH
 
 
 def _escape_by_link(targets: Mapping[str, Any]) -> None:
@@ -114,6 +114,12 @@ def _escape_by_hard_link(targets: Mapping[str, Any]) -> None:
 def _bring_in(targets: Mapping[str, Any]) -> None:
     Path(targets["folder"], "movable").rename("brought in")
     Path("brought in").rename(Path(targets["folder"], "movable"))
+
+
+def _share_memory(_targets: Mapping[str, Any]) -> None:
+    shared = Path(f"/dev/shm/rankfold-{os.getpid()}")  # noqa: S108
+    shared.write_text("")
+    shared.unlink()
 
 
 def _own_signals(targets: Mapping[str, Any]) -> None:
@@ -164,7 +170,7 @@ ATTACKS: dict[str, Callable[[Mapping[str, Any]], object]] = {
     "link out": _escape_by_link,
     "link out, hard": _escape_by_hard_link,
     "make a pipe": lambda _: os.mkfifo("a pipe"),
-    "share memory": lambda _: _write("/dev/shm/rankfold-test"),  # noqa: S108
+    "share memory": _share_memory,
     "read the parent's environment": lambda targets: _read(f"/proc/{targets['parent']}/environ"),
     "read the parent's command": lambda targets: _read(f"/proc/{targets['parent']}/cmdline"),
     "read the parent's folder": lambda targets: os.listdir(f"/proc/{targets['parent']}/cwd/"),
