@@ -27,7 +27,7 @@ OUT_OF_MEMORY = 71  # exit statuses
 INTERNAL_ERROR = 70
 
 _OPEN_FILES = 1024
-_MORE_TASKS = 4096  # than this user has already
+_MORE_TASKS = 1 << 14  # than this user has here: elsewhere on the machine others of its number may run
 _CPU_GRACE_SECONDS = 10
 
 Emit = Callable[[Message], None]

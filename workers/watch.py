@@ -35,22 +35,22 @@ class Watch:
             self._looked_at = time.monotonic()
 
     def _excess(self) -> Problem | None:
-        members = _members(self._pid)
-        if sum(map(_threads, members)) > MOST_THREADS:
+        processes = members(self._pid)
+        if sum(map(_threads, processes)) > MOST_THREADS:
             return problems.THREAD_LIMIT
-        if self._most_bytes and _takes(self._folder, members, self._most_bytes) > self._most_bytes:
+        if self._most_bytes and _takes(self._folder, processes, self._most_bytes) > self._most_bytes:
             return problems.DISK_LIMIT
         return None
 
 
-def _members(session: int) -> list[int]:
+def members(session: int) -> list[int]:
     """The processes of a session, by the number of the process that leads it; none without a /proc."""
-    members = []
+    found = []
     for name in os.listdir("/proc") if os.path.isdir("/proc") else []:  # noqa: PTH112, PTH208 -- once a second
         with suppress(OSError, ValueError):  # it has ended, or is no process
             if os.getsid(int(name)) == session:
-                members.append(int(name))
-    return members
+                found.append(int(name))
+    return found
 
 
 def _threads(pid: int) -> int:
@@ -60,23 +60,23 @@ def _threads(pid: int) -> int:
     return 0
 
 
-def _takes(folder: Path, members: Sequence[int], enough: int) -> int:
+def _takes(folder: Path, processes: Sequence[int], enough: int) -> int:
     """Bytes on the disk: of the folder, and of files that a process has open though they are deleted. Counts
     only until it is more than `enough`, or until there are too many files, which is more than that, too."""
     size = 0
-    for number, status in enumerate(_files(folder, members)):
+    for number, status in enumerate(_files(folder, processes)):
         size += status.st_blocks * _BLOCK
         if size > enough or number > MOST_FILES:
             return enough + 1
     return size
 
 
-def _files(folder: Path, members: Sequence[int]) -> Iterator[os.stat_result]:
+def _files(folder: Path, processes: Sequence[int]) -> Iterator[os.stat_result]:
     for path, folders, names in os.walk(folder):
         for name in (*folders, *names):
             with suppress(OSError):  # it is gone
                 yield os.lstat(os.path.join(path, name))  # noqa: PTH118 -- there may be very many
-    for pid in members:
+    for pid in processes:
         with suppress(OSError):  # of a process that has ended, or hides
             for opened in Path(f"/proc/{pid}/fd").iterdir():
                 with suppress(OSError):

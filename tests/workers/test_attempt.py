@@ -1,6 +1,7 @@
 """One attempt with a real child process, a real store and a real database."""
 
 import json
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from tests.processes import wait_until
 from tests.workers import fake_child
 from workers.attempt import Attempt, Bench
 from workers.workspace import Workspace
+
+_NEEDS_PROC = pytest.mark.skipif(sys.platform != "linux", reason="this system has no /proc")
 
 
 def put_upload(bench: Bench, tmp_path: Path, kind: str = "model") -> str:
@@ -183,7 +186,10 @@ def test_a_job_without_an_end_is_stopped_by_the_clock(bench: Bench, tmp_path: Pa
     assert (row.status, row.problem["code"]) == ("failed", "time_limit")
 
 
-@pytest.mark.parametrize("seed", [fake_child.FILL_DISK, fake_child.HIDE_ON_DISK, fake_child.LITTER])
+@pytest.mark.parametrize(
+    "seed",
+    [fake_child.FILL_DISK, fake_child.LITTER, pytest.param(fake_child.HIDE_ON_DISK, marks=_NEEDS_PROC)],
+)
 def test_a_job_that_fills_the_disk_is_stopped_and_leaves_nothing(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
@@ -198,6 +204,7 @@ def test_a_job_that_fills_the_disk_is_stopped_and_leaves_nothing(
     assert list(scratch.iterdir()) == []
 
 
+@_NEEDS_PROC
 def test_a_job_that_crowds_the_machine_is_stopped(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

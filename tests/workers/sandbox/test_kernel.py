@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,21 +13,23 @@ from seccompy import SeccompError
 from app.serving import demand_sandbox
 from app.settings import Settings
 from app.supervisor import CannotStart
+from tests.processes import wait_until
 from workers import tasks
 from workers.sandbox import lock
 from workers.sandbox.kernel import Kernel, examine, refusal
+from workers.watch import members
 
 WHOLE = Kernel(landlock=7, seccomp=True)
 OLD = Kernel(landlock=0, seccomp=True)
 
 
-def test_this_machine_says_what_it_has(record_property: Callable[[str, str], None]) -> None:
+@pytest.mark.parametrize("has", [examine()], ids=str)
+def test_this_machine_says_what_it_has(has: Kernel) -> None:
     found = subprocess.run(
         [sys.executable, "-m", "workers.sandbox"], check=False, capture_output=True, text=True
     )
-    record_property("kernel", found.stdout.strip())
-    assert found.stdout.strip() == str(examine())
-    assert found.returncode == (1 if examine().missing else 0)
+    assert found.stdout.strip() == str(has)
+    assert found.returncode == (1 if has.missing else 0)
 
 
 def test_a_kernel_is_described() -> None:
@@ -68,6 +70,58 @@ except CannotLock as reason:
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "other threads" in done.stdout
+
+
+@pytest.mark.skipif(not examine().seccomp, reason="this kernel has no seccomp")
+def test_without_landlock_a_worker_that_hides_keeps_its_environment_to_itself(tmp_path: Path) -> None:
+    # Without root's rights, as without them it would be looked at: more of them would hide it, too.
+    ready = (
+        "from workers.sandbox import lock; lock._drop_capabilities(); lock.hide(); print(flush=True); input()"
+    )
+    peep = f"""
+import sys
+from workers.sandbox import lock
+from workers.sandbox.kernel import Kernel
+lock.examine = lambda: Kernel(landlock=0, seccomp=True)
+lock.lock({str(tmp_path)!r}, required=False, gpu=False)
+try:
+    print(open(f"/proc/{{sys.argv[1]}}/environ").read())
+except PermissionError:
+    print("refused")
+"""
+    for code, seen in ((ready, "refused"), (ready.replace("lock.hide();", ""), "SECRET=secret")):
+        environment = {**os.environ, "SECRET": "secret"}
+        start = partial(subprocess.Popen, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        with start([sys.executable, "-c", code]) as worker:
+            assert worker.stdout is not None
+            worker.stdout.readline()
+            command = [sys.executable, "-c", peep, str(worker.pid)]
+            told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            worker.kill()
+        assert seen in told
+
+
+@pytest.mark.skipif(bool(examine().missing), reason=f"this kernel has {examine()}")
+def test_whatever_a_job_started_ends_with_it(tmp_path: Path) -> None:
+    terms = f"{{'scratch': {str(tmp_path)!r}, 'required': True, 'gpu': False}}"
+    code = f"""
+import os, signal
+from workers.engine.clean_process import Call, prepare, run
+from workers.sandbox.lock import lock
+prepare(Call(lock, {{**{terms}, "parent": os.getpid(), "forks": True}}), each=Call(lock, {terms}))
+lock(**{terms})
+print("started", flush=True)
+run(signal.pause, {{}}, 60)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    ) as job:
+        wait_until(lambda: len(members(job.pid)) == 3, what="a clean process")
+        job.kill()
+    wait_until(lambda: not members(job.pid), what="the end of all of them")
 
 
 @pytest.mark.parametrize(
