@@ -40,11 +40,14 @@ _self: list[int] = []
 def confine(scratch: Path, *, gpu: bool, forks: bool) -> None:
     """Nothing but `scratch` can be changed, and little else opened, by this thread and what it starts.
 
-    Nor can anything be connected to, and no signal be sent to who is not confined, as far as the kernel knows
-    how to deny it. A process that `forks` also sees the numbers of the machine's processes (Landlock itself
-    denies what they hold): a rule for its own would not hold for its children. Raises `OSError`.
+    Nor can anything be connected to, as far as the kernel knows how to deny it. A process that `forks` can
+    signal what it forked alone, and sees the numbers of all processes (Landlock denies what they hold):
+    a rule for its own would not hold for its children. Raises `OSError`.
     """
-    with Ruleset(scoped=Scope.ABSTRACT_UNIX_SOCKET | Scope.SIGNAL) as rules:
+    # Whose signals are scoped cannot send the one by which its own death ends others: only the process that
+    # must be able to signal (its forks, which are within its scope) has to be kept from strangers by it.
+    scope = Scope.ABSTRACT_UNIX_SOCKET | (Scope.SIGNAL if forks else Scope.NONE)
+    with Ruleset(scoped=scope) as rules:
         _allow(rules, [scratch], OWN)
         _allow(rules, [Path("/proc") if forks else _own_entry()], READ | AccessFS.WRITE_FILE)
         _allow(rules, [Path("/dev/null")], USE)

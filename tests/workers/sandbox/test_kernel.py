@@ -110,16 +110,14 @@ from workers.engine.clean_process import Call, prepare, run
 from workers.sandbox.lock import lock
 prepare(Call(lock, {{**{terms}, "parent": os.getpid(), "forks": True}}), each=Call(lock, {terms}))
 lock(**{terms})
-print("started", flush=True)
 run(signal.pause, {{}}, 60)
 """
     with subprocess.Popen(
         [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
         start_new_session=True,
         env={**os.environ, "TMPDIR": str(tmp_path)},
     ) as job:
-        wait_until(lambda: len(members(job.pid)) == 3, what="a clean process")
+        wait_until(lambda: [_is_filtered(pid) for pid in members(job.pid)] == 3 * [True], what="all three")
         job.kill()
     wait_until(lambda: not members(job.pid), what="the end of all of them")
 
@@ -145,6 +143,13 @@ def test_a_worker_does_not_start_where_the_sandbox_is_required_and_cannot_be(
 ) -> None:
     with pytest.raises(SystemExit, match="lacks Landlock"):
         _start(monkeypatch, "require", OLD)
+
+
+def _is_filtered(pid: int) -> bool:
+    try:
+        return "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 def _start(monkeypatch: pytest.MonkeyPatch, mode: str, found: Kernel) -> None:
