@@ -20,7 +20,8 @@ _ONE_FILE = AccessFS.READ_FILE | AccessFS.WRITE_FILE | AccessFS.TRUNCATE | Acces
 
 _PACKAGES = Path(__file__).parents[1]
 _SYSTEM = (
-    *("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"),
+    *("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store"),
+    "/etc/ld.so.cache",
     *("/etc/localtime", "/usr/share/zoneinfo"),
     *("/dev/random", "/dev/urandom", "/dev/zero"),
     *("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/sys/vm/overcommit_memory"),
