@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,9 @@ from app.keys import service
 from app.settings import Settings, get_settings
 from app.supervisor import CannotStart, Part, Supervisor, demand_free, only_instance, say
 
+SANDBOX = (sys.executable, "-P", "-m", "workers.sandbox")
+"""Fails with the reason where jobs cannot be confined as they must be."""
+
 _CLI = (sys.executable, "-m", "app.cli")
 # Without this, each of the threads that stream files keeps freed memory for itself.
 _FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
@@ -31,6 +35,7 @@ def serve() -> None:
     settings = get_settings()
     with only_instance(settings.data_dir), _broker_socket(settings) as socket_file:
         demand_free(settings.host, settings.port)
+        demand_sandbox(settings)
         secret = _prepare_database(settings)
         supervisor = Supervisor(parts(settings, socket_file), settings.data_dir)
         supervisor.run(when_ready=partial(_greet, settings, secret))
@@ -114,6 +119,15 @@ def _answers(settings: Settings) -> bool:
 def _address(settings: Settings) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
     return f"http://{host}:{settings.port}"
+
+
+def demand_sandbox(settings: Settings) -> None:
+    """Raise `CannotStart` where the worker would not start: it would be tried again and again."""
+    if settings.resolved_sandbox != "require":
+        return
+    looked = subprocess.run(SANDBOX, check=False, capture_output=True, text=True)
+    if looked.returncode != 0:
+        raise CannotStart(looked.stderr.strip().rpartition("\n")[2])
 
 
 def _prepare_database(settings: Settings) -> str | None:

@@ -1,9 +1,11 @@
 """Settings, all from the environment; `rankfold settings` lists them."""
 
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -32,6 +34,34 @@ class Settings(BaseSettings):
     max_attempts: int = Field(5, description="attempts before a job whose worker keeps dying is failed", ge=1)
     job_memory_bytes: int = Field(16 << 30, description="address space of a job's process; 0: no limit", ge=0)
     job_seconds: int = Field(6 * 3600, description="wall-clock limit of one attempt", ge=1)
+    job_disk_bytes: int = Field(64 << 30, description="what a job's folder may hold; 0: no limit", ge=0)
+    sandbox: Literal["", "require", "auto", "off"] = Field(
+        "",
+        description="where jobs cannot be confined, a worker does not start (require) or says so (auto); "
+        "off: it confines none; empty: auto where the API listens on this machine alone, else require",
+    )
+
+    @model_validator(mode="after")
+    def _keep_the_sandbox_on(self) -> Self:
+        if self.sandbox == "off" and not self.is_local:
+            raise ValueError(
+                f"RANKFOLD_SANDBOX=off is for debugging on one machine, and RANKFOLD_HOST is {self.host}: "
+                "unset one of them"
+            )
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the API listens on this machine's own address alone."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def resolved_sandbox(self) -> Literal["require", "auto", "off"]:
+        """What to do where jobs cannot be confined."""
+        return self.sandbox or ("auto" if self.is_local else "require")
 
     @property
     def resolved_database_url(self) -> str:

@@ -171,6 +171,22 @@ def test_both_images_run_without_privileges() -> None:
         assert f"requirements/{stage}.txt" in part
 
 
+def test_workers_can_confine_jobs_and_must(compose: dict[str, Any]) -> None:
+    image = re.split(r"^FROM base AS worker$", text("Dockerfile"), flags=re.MULTILINE)[1]
+    pinned = set(re.findall(r"^([\w-]+)==", text("requirements/worker.txt"), flags=re.MULTILINE))
+    assert "requirements/worker.txt" in image
+    assert {"landlockpy", "seccompy"} <= pinned
+    assert Settings(host="0.0.0.0").resolved_sandbox == "require"  # noqa: S104 -- as the image has it
+    assert "RANKFOLD_HOST=0.0.0.0" in text("Dockerfile")
+    for name in ("worker-cpu", "worker-gpu"):
+        worker = compose["services"][name]
+        assert worker["environment"]["RANKFOLD_SANDBOX"] == "require"
+        assert worker["security_opt"] == ["no-new-privileges:true"]  # Docker's own seccomp profile stays
+        assert worker["cap_drop"] == ["ALL"]
+        assert worker["pids_limit"] > 0
+        assert not worker.get("privileged")
+
+
 def test_what_the_images_copy_is_let_through_by_dockerignore() -> None:
     allowed = {line[1:] for line in text(".dockerignore").splitlines() if line.startswith("!")}
     copied = re.findall(r"^COPY (?!--)(.+) \S+$", text("Dockerfile"), flags=re.MULTILINE)

@@ -41,6 +41,7 @@ from workers.heart import Heart
 from workers.messages import Order
 from workers.patience import AWAY, patiently
 from workers.process import ChildProcess
+from workers.watch import Watch
 from workers.workspace import Workspace, scratch
 
 CHILD = (sys.executable, "-P", "-m", "workers.child")
@@ -181,17 +182,21 @@ class Attempt:
             "cpu-seconds": settings.job_seconds * self._threads(),
             # The largest file a job writes: its model four times, as fine-tuning holds it.
             "file-bytes": 5 * settings.max_upload_bytes,
+            "sandbox": settings.resolved_sandbox,
         }
         return [*self._bench.child, str(root), *(f"--{name}={value}" for name, value in limits.items())]
 
     def _listen(self, child: ChildProcess, workspace: Workspace) -> Outcome | None:
         """Follow the child to its end, or to the reason to stop it."""
         deadline = time.monotonic() + self._bench.settings.job_seconds
+        watch = Watch(workspace.root, child.pid, self._bench.settings.job_disk_bytes)
         for message in child.messages(_TICK_SECONDS):
             if message is not None:
                 self._take(message, workspace)
             if time.monotonic() > deadline:
                 return Ending.failed(problems.TIME_LIMIT)
+            if (excess := watch.excess()) is not None:
+                return Ending.failed(excess)
             if (interruption := self._interruption(message)) is not None:
                 return interruption
         return None

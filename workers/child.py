@@ -1,4 +1,4 @@
-"""A job's process: limited, tethered to its worker, and given a folder and nothing else.
+"""A job's process: limited, locked in, tethered to its worker, and given a folder and nothing else.
 
 What it says goes over a private descriptor, so that no library's print can pass for a message. A problem of
 the user's input is a message; everything else is an exit status, and a traceback in the worker's log alone.
@@ -11,16 +11,24 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from app.contract.problem import Problem
 from app.contract.spec import Device
 from app.tether import die_with
+from workers.engine import clean_process
+from workers.engine.clean_process import Call
 from workers.engine.errors import EngineError
 from workers.messages import Failed, Message, Order
+from workers.sandbox.lock import lock
 
 OUT_OF_MEMORY = 71  # exit statuses
 INTERNAL_ERROR = 70
+
+_OPEN_FILES = 1024
+_MORE_TASKS = 1 << 14  # than this user has here: elsewhere on the machine others of its number may run
+_CPU_GRACE_SECONDS = 10
 
 Emit = Callable[[Message], None]
 Run = Callable[[Order, Path, Emit], None]
@@ -34,6 +42,9 @@ def main(run: Run | None = None) -> None:
     order = Order.model_validate_json((arguments.workspace / "order.json").read_text())
     _limit(arguments, order)
     _set_threads(order.threads)
+    os.chdir(arguments.workspace)
+    if arguments.sandbox != "off":
+        _lock_in(arguments, order)
     sys.exit(_work(run, order, arguments.workspace, emit))
 
 
@@ -44,6 +55,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--memory-bytes", type=int, required=True)
     parser.add_argument("--cpu-seconds", type=int, required=True)
     parser.add_argument("--file-bytes", type=int, required=True)
+    parser.add_argument("--sandbox", choices=("require", "auto", "off"), required=True)
     return parser.parse_args()
 
 
@@ -60,14 +72,49 @@ def _private_channel() -> Emit:
 def _limit(arguments: argparse.Namespace, order: Order) -> None:
     limits = {
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_CPU: arguments.cpu_seconds,
         resource.RLIMIT_FSIZE: arguments.file_bytes,
+        resource.RLIMIT_NOFILE: _OPEN_FILES,
     }
+    if sys.platform == "linux":
+        limits[resource.RLIMIT_NPROC] = _tasks_of_this_user() + _MORE_TASKS
     # CUDA reserves more address space than any machine has memory.
     if arguments.memory_bytes and not _may_use_cuda(order):
         limits[resource.RLIMIT_AS] = arguments.memory_bytes
     for limit, value in limits.items():
-        resource.setrlimit(limit, (value, value))
+        most = _least(value, resource.getrlimit(limit)[1])
+        resource.setrlimit(limit, (most, most))
+    # At the first it is told why, at the second killed: at one and the same it would not be told.
+    most = _least(arguments.cpu_seconds + _CPU_GRACE_SECONDS, resource.getrlimit(resource.RLIMIT_CPU)[1])
+    resource.setrlimit(resource.RLIMIT_CPU, (min(arguments.cpu_seconds, most), most))
+
+
+def _least(value: int, hard: int) -> int:
+    """Nobody can raise what is the hard limit already."""
+    return value if hard == resource.RLIM_INFINITY else min(value, hard)
+
+
+def _tasks_of_this_user() -> int:
+    """Processes and threads, which Linux counts together."""
+    count = 0
+    for process in Path("/proc").glob("[0-9]*/task"):
+        with suppress(OSError):  # it has ended meanwhile
+            if process.stat().st_uid == os.getuid():
+                count += sum(1 for _ in process.iterdir())
+    return count
+
+
+def _lock_in(arguments: argparse.Namespace, order: Order) -> None:
+    """Before torch is there, and whatever else starts threads or might be talked into something."""
+    terms = {
+        "scratch": str(arguments.workspace),
+        "required": arguments.sandbox == "require",
+        "gpu": _may_use_cuda(order),
+    }
+    if order.kind == "compress":
+        # No program can be started afterwards, and artifacts are opened again in a clean process.
+        forking = Call(lock, {**terms, "parent": os.getpid(), "forks": True})
+        clean_process.prepare(forking, each=Call(lock, terms))
+    lock(**terms, parent=arguments.parent)
 
 
 def _may_use_cuda(order: Order) -> bool:
@@ -105,10 +152,12 @@ def _problem(error: EngineError) -> Problem:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """torch says it in three ways: `MemoryError`, its own `OutOfMemoryError` and a bare `RuntimeError`."""
+    """torch says it in three ways: `MemoryError`, its own `OutOfMemoryError` and a bare `RuntimeError`; ONNX
+    Runtime in a fourth."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    said = ("can't allocate memory", "bad_alloc", "bad allocation")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
 
 
 if __name__ == "__main__":

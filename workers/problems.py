@@ -31,6 +31,18 @@ TIME_LIMIT = Problem.of(
     "The job took longer than a job may take on this server.",
     hint="Use fewer epochs or less data, or raise RANKFOLD_JOB_SECONDS on the worker.",
 )
+DISK_LIMIT = Problem.of(
+    "disk_limit",
+    "The job wrote more files than a job may on this server, or larger ones.",
+    status=500,
+    hint="Use a smaller model or fewer values of `keep`, or raise RANKFOLD_JOB_DISK_BYTES on the worker.",
+)
+THREAD_LIMIT = Problem.of(
+    "thread_limit",
+    "The job started more threads than a job may.",
+    status=500,
+    hint="Set RANKFOLD_THREADS on the worker to the number of its cores, and submit the job once more.",
+)
 INPUT_MISSING = Problem.of(
     "input_missing",
     "The model or a data set was deleted before the job could use it.",

@@ -1,18 +1,23 @@
 """A job's child process: started without secrets, heard line by line, ended with all its descendants."""
 
 import contextlib
+import logging
 import os
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from workers.messages import Message, parse
 
+_log = logging.getLogger(__name__)
 _PASSED_ON = ("PATH", "PYTHONPATH", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "VIRTUAL_ENV")
 _LONGEST_LINE = 1 << 20  # bytes
+_LONGEST_PRINTED = 4096
+_MOST_PRINTED = 1 << 20
 _TERM_SECONDS = 3.0
 _EXIT_SECONDS = 30.0
 
@@ -21,15 +26,26 @@ class ChildProcess:
     """`command` in a session of its own, with none of the server's secrets in its environment."""
 
     def __init__(self, command: Sequence[str], workspace: Path) -> None:
-        home = {"HOME": str(workspace), "TMPDIR": str(workspace / "tmp")}
+        # Libraries keep their caches where these say; one without a name would look for the user's.
+        home = {"HOME": str(workspace), "TMPDIR": str(workspace / "tmp"), "USER": "rankfold"}
+        # Else ONNX Runtime looks up its maker's server, and keeps a database in the home folder.
+        home["ORT_DISABLE_TELEMETRY"] = "1"
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=passed_on | home,
             start_new_session=True,
         )
+        self._relay = threading.Thread(target=self._log_what_it_prints, daemon=True)
+        self._relay.start()
+
+    @property
+    def pid(self) -> int:
+        """The number of the child's process."""
+        return self._process.pid
 
     def messages(self, tick_seconds: float) -> Iterator[Message | None]:
         """What the child says, and None at least every `tick_seconds`, until it has ended.
@@ -65,6 +81,7 @@ class ChildProcess:
         status = self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
+        self._relay.join(_EXIT_SECONDS)
         return status
 
     def stop(self) -> None:
@@ -72,6 +89,17 @@ class ChildProcess:
         if self._process.returncode is None:
             self._signal(signal.SIGTERM)
             self.wait(_TERM_SECONDS)
+
+    def _log_what_it_prints(self) -> None:
+        """A pipe and not the worker's own descriptor, which may be a terminal or a file to overwrite."""
+        assert self._process.stderr is not None  # noqa: S101 -- it is a pipe
+        with self._process.stderr as pipe:
+            left = _MOST_PRINTED
+            while line := pipe.readline(_LONGEST_PRINTED):
+                if left > 0:
+                    text = line.decode(errors="replace").rstrip()
+                    _log.info("a job printed: %s", text.encode("unicode_escape").decode())
+                left -= len(line)
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses for a group of zombies

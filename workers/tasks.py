@@ -3,13 +3,14 @@
 torch never gets into these processes: a job's child imports it.
 """
 
+import logging
 import mmap
 import os
 import socket
 from functools import cache
 from typing import Any
 
-from celery.signals import worker_process_init, worker_shutting_down
+from celery.signals import worker_init, worker_process_init, worker_shutting_down
 
 from app.blobs import open_store
 from app.db.session import make_engine
@@ -19,7 +20,10 @@ from app.queue.lifecycle import claim
 from app.settings import get_settings
 from workers.attempt import CHILD, Attempt, Bench
 from workers.patience import patiently
+from workers.sandbox.kernel import examine, refusal
+from workers.sandbox.lock import hide
 
+_log = logging.getLogger(__name__)
 celery = make_celery(get_settings().resolved_broker_url)
 child_command = CHILD
 _stopping = mmap.mmap(-1, 1)  # one byte that the main process shares with the pool it forks
@@ -28,6 +32,21 @@ _stopping = mmap.mmap(-1, 1)  # one byte that the main process shares with the p
 def is_stopping() -> bool:
     """Whether the worker was asked to stop: its jobs are released at their next checkpoint."""
     return _stopping[0] != 0
+
+
+@worker_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
+def _look_at_the_sandbox(**_: Any) -> None:
+    """Say what jobs are confined by; exits where it has to be complete and is not."""
+    hide()  # the environment holds secrets, and jobs are processes of the same user
+    mode, kernel = get_settings().resolved_sandbox, examine()
+    if mode == "off":
+        _log.warning("jobs are not confined: RANKFOLD_SANDBOX is off")
+    elif not kernel.missing:
+        _log.warning("jobs are confined by %s", kernel)
+    elif mode == "auto":
+        _log.warning("jobs are confined by less than it takes: %s; see docs/sandbox.md", kernel)
+    else:
+        raise SystemExit(f"rankfold: {refusal(kernel)}")
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]  # Celery has no types

@@ -18,6 +18,7 @@ from tests.acceptance.conftest import Service, serving
 from tests.processes import kill_tree, wait_until
 from tests.s3 import BUCKET, s3_server
 from tests.s3 import environment as s3_environment
+from workers.sandbox.kernel import examine
 
 _API_BYTES = 150 * 2**20
 
@@ -40,7 +41,8 @@ def specification(ids: dict[str, str], **changed: Any) -> JobSpec:
 def test_a_network_goes_in_and_comes_out_smaller_with_numbers_that_hold_outside(
     small: Path, tmp_path: Path
 ) -> None:
-    with serving(tmp_path) as service, service.client() as client:
+    sandbox = "auto" if examine().missing else "require"
+    with serving(tmp_path, sandbox=sandbox) as service, service.client() as client:
         ids = ready(client, small, "train", "test")
         wanted = specification(ids, target={"keep": 0.6}, finetune={"epochs": 2, "batch_size": 32})
         job = client.submit(wanted)
@@ -49,8 +51,11 @@ def test_a_network_goes_in_and_comes_out_smaller_with_numbers_that_hold_outside(
         report = client.report(job.id)
         files = {a.format: client.download(a, tmp_path / "out") for a in client.artifacts(job.id)}
         assert psutil.Process(service.pid("api")).memory_info().rss < _API_BYTES
+    assert f"jobs are confined by {examine()}" in (tmp_path / "log").read_text() or sandbox == "auto"
     [candidate] = report.candidates
     assert candidate.macs <= 0.6 * report.original.macs
+    assert {"torch", "onnxruntime"} <= candidate.latency.keys()
+    assert candidate.peak_memory_bytes is not None
     assert candidate.metric is not None
     with np.load(small / "test.npz") as test:
         x, target = test["x"], test["target"]

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from workers.engine.errors import EngineError
 from workers.messages import Advanced, Noticed, Order, StageFinished, StageSaved, StageStarted, Succeeded
 
 WORK, REFUSE, CRASH, EAT_MEMORY, DIE, BABBLE, LINK, HANG, TELL_ENVIRONMENT, SAVE = range(10)
+FILL_DISK, HIDE_ON_DISK, LITTER, BURN, CROWD, CHATTER = range(10, 16)
 SLOW = 100  # seeds from here on: hundredths of a second that a stage takes
 
 
@@ -99,6 +101,47 @@ def _tell_environment(_workspace: Path, _emit: Emit) -> None:
     raise EngineError("environment", json.dumps(dict(os.environ)))
 
 
+def _fill_disk(workspace: Path, _emit: Emit) -> None:
+    for number in range(1 << 10):
+        (workspace / "tmp" / f"{number}").write_bytes(bytes(1 << 20))
+        time.sleep(0.01)
+    time.sleep(60)
+
+
+def _hide_on_disk(workspace: Path, _emit: Emit) -> None:
+    """Files that are open still, and in no folder."""
+    path = workspace / "tmp" / "hidden"
+    hidden = []
+    for _ in range(64):
+        hidden.append(path.open("wb"))
+        path.unlink()
+        hidden[-1].write(bytes(1 << 20))
+        hidden[-1].flush()
+    time.sleep(60)
+
+
+def _litter(workspace: Path, _emit: Emit) -> None:
+    for number in range(1 << 20):
+        (workspace / "tmp" / f"{number}").touch()
+
+
+def _burn(_workspace: Path, _emit: Emit) -> None:
+    while True:
+        pass
+
+
+def _crowd(_workspace: Path, _emit: Emit) -> None:
+    threading.stack_size(1 << 16)
+    for _ in range(1 << 14):
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+
+
+def _chatter(_workspace: Path, _emit: Emit) -> None:
+    for _ in range(1 << 12):
+        sys.stderr.write("\x1b[2J" + 1023 * "x" + "\n")
+    raise EngineError("chattered", "It was said.")
+
+
 _MISBEHAVE: dict[int, Callable[[Path, Emit], None]] = {
     REFUSE: _refuse,
     CRASH: _crash,
@@ -108,6 +151,12 @@ _MISBEHAVE: dict[int, Callable[[Path, Emit], None]] = {
     LINK: _link,
     HANG: _hang,
     TELL_ENVIRONMENT: _tell_environment,
+    FILL_DISK: _fill_disk,
+    HIDE_ON_DISK: _hide_on_disk,
+    LITTER: _litter,
+    BURN: _burn,
+    CROWD: _crowd,
+    CHATTER: _chatter,
 }
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """One attempt with a real child process, a real store and a real database."""
 
 import json
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from tests.processes import wait_until
 from tests.workers import fake_child
 from workers.attempt import Attempt, Bench
 from workers.workspace import Workspace
+
+_NEEDS_PROC = pytest.mark.skipif(sys.platform != "linux", reason="this system has no /proc")
 
 
 def put_upload(bench: Bench, tmp_path: Path, kind: str = "model") -> str:
@@ -181,6 +184,59 @@ def test_a_job_without_an_end_is_stopped_by_the_clock(bench: Bench, tmp_path: Pa
     impatient = replace(bench, settings=bench.settings.model_copy(update={"job_seconds": 1}))
     row = attempt(impatient, new_job(bench, tmp_path, fake_child.SLOW + 6000))
     assert (row.status, row.problem["code"]) == ("failed", "time_limit")
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [fake_child.FILL_DISK, fake_child.LITTER, pytest.param(fake_child.HIDE_ON_DISK, marks=_NEEDS_PROC)],
+)
+def test_a_job_that_fills_the_disk_is_stopped_and_leaves_nothing(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    monkeypatch.setattr("workers.watch.MOST_FILES", 1000)
+    small = replace(bench, settings=bench.settings.model_copy(update={"job_disk_bytes": 8 << 20}))
+    row = attempt(small, new_job(bench, tmp_path, seed))
+    assert (row.status, row.problem["code"]) == ("failed", "disk_limit")
+    assert "RANKFOLD_JOB_DISK_BYTES" in row.problem["hint"]
+    assert list(scratch.iterdir()) == []
+
+
+@_NEEDS_PROC
+def test_a_job_that_crowds_the_machine_is_stopped(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.watch.MOST_THREADS", 200)
+    roomy = replace(bench, settings=bench.settings.model_copy(update={"job_memory_bytes": 0}))
+    row = attempt(roomy, new_job(bench, tmp_path, fake_child.CROWD))
+    assert (row.status, row.problem["code"]) == ("failed", "thread_limit")
+
+
+def test_a_job_that_used_up_its_processor_time_is_told_so(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = Attempt._command
+    monkeypatch.setattr(Attempt, "_command", lambda *it: [*command(*it), "--cpu-seconds=2"])
+    row = attempt(bench, new_job(bench, tmp_path, fake_child.BURN))
+    assert (row.status, row.attempt, row.problem["code"]) == ("failed", 1, "time_limit")
+
+
+def test_a_worker_takes_the_next_job_after_a_bomb(bench: Bench, tmp_path: Path) -> None:
+    once = replace(bench, settings=bench.settings.model_copy(update={"max_attempts": 1}))
+    assert attempt(once, new_job(bench, tmp_path, fake_child.EAT_MEMORY)).problem["code"] == "out_of_memory"
+    assert attempt(once, new_job(bench, tmp_path)).status == "succeeded"
+
+
+def test_what_a_job_prints_is_logged_up_to_a_bound_and_cannot_pass_for_anything_else(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="workers.process")
+    row = attempt(bench, new_job(bench, tmp_path, fake_child.CHATTER))
+    assert row.problem["code"] == "chattered"
+    assert 1 << 20 <= len(caplog.text) < 1 << 21
+    assert "\x1b" not in caplog.text
 
 
 def test_a_worker_that_lost_its_job_writes_nothing(bench: Bench, tmp_path: Path) -> None:

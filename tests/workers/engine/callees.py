@@ -25,6 +25,16 @@ def surroundings() -> dict[str, object]:
     }
 
 
+def note(where: str) -> None:
+    """Leave a note in the process, and what starts from it."""
+    os.environ["NOTES"] = f"{os.environ.get('NOTES', '')} {where}"
+
+
+def notes() -> list[str]:
+    """The notes that were left."""
+    return os.environ.get("NOTES", "").split()
+
+
 def refuse() -> None:
     """An error for the user."""
     raise EngineError("no_such_thing", "There is no such thing.", hint="Ask for another.", layer="fc")

@@ -69,6 +69,30 @@ def test_a_process_that_hangs_is_killed() -> None:
     assert time.monotonic() - start < 20
 
 
+def test_an_interpreter_can_be_prepared_by_who_cannot_start_programs_later() -> None:
+    script = """
+import json, os, subprocess
+from tests.workers.engine import callees
+from workers.engine import clean_process
+from workers.engine.clean_process import Call, ProcessFailed, prepare, run
+prepare(Call(callees.note, {"where": "prepared"}), each=Call(callees.note, {"where": "each"}))
+def refuse(*_, **__):
+    raise PermissionError("no programs any more")
+subprocess.Popen = refuse
+found = [run(callees.notes, {}, 30) for _ in range(2)]
+try:
+    run(callees.die, {}, 30)
+except ProcessFailed as error:
+    found.append(error.code)
+print(json.dumps([*found, run(callees.notes, {}, 30)]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    notes = ["prepared", "each"]
+    assert json.loads(done.stdout) == [notes, notes, "process_crashed", notes]
+
+
 def test_the_limits_of_the_parent_hold_and_do_not_stand_in_the_way() -> None:
     script = """
 import json, resource
