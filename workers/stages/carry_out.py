@@ -36,7 +36,7 @@ def carry_out(
     network = trace(copy.module, copy.inputs)
     if rows is not None:
         rows = rows.first(_REPAIR_ROWS if all(layer.polished for layer in layers) else _ROUGH_ROWS)
-        correct_batch_norm(context.original, network, batches(context, rows))
+        correct_batch_norm(context.dense, network, batches(context, rows))
     return Decomposed(network, plan.model_copy(update={"layers": done}), substitutes)
 
 

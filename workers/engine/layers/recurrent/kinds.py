@@ -11,9 +11,9 @@ from workers.engine.decomposition.spectrum import relative_tails
 from workers.engine.decomposition.svd import Svd
 from workers.engine.decomposition.whitening import root, whitened
 from workers.engine.layers.base import Factorization, Rewritten, Site
+from workers.engine.layers.matrix import multiplied
 from workers.engine.layers.recurrent.call import Call, Direction
 from workers.engine.layers.recurrent.cells import Recurrence
-from workers.engine.layers.matrix import multiplied
 from workers.engine.layers.recurrent.factorizations import factorizations, merged_svd, split_svd
 from workers.engine.layers.recurrent.layer import GateLayer
 from workers.engine.layers.recurrent.maps import GateMap

@@ -1,0 +1,179 @@
+"""Candidates that get to their budget in several steps."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from app.contract.report import Report
+from app.contract.spec import JobSpec
+from app.contract.status import Stage
+from tests.workers.engine.networks import write_example
+from tests.workers.stages.jobs import Finished, run_job
+from workers.engine.formats import pt2
+from workers.engine.measure import cost
+from workers.messages import Advanced, Message, Order
+from workers.stages import decompose, finetune, inspect, plan, steps
+from workers.stages.context import Context, save
+
+_ROWS, _EPOCHS = {"train": 120, "test": 40}, 3
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network and its data."""
+    folder = tmp_path_factory.mktemp("example")
+    write_example(folder, _ROWS)
+    return folder
+
+
+def _job(example: Path, workspace: Path, **changed: Any) -> Finished:
+    train, test = (dict(np.load(example / f"{role}.npz")) for role in _ROWS)
+    training = {"epochs": _EPOCHS, "batch_size": 32, **changed}
+    return run_job(
+        workspace,
+        pt2.read(example / "model.pt2"),
+        train,
+        test,
+        task="classification",
+        target={"keep": 0.4},
+        finetune=training,
+    )
+
+
+@pytest.fixture(scope="module")
+def once(example: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A job of one stage."""
+    return _job(example, tmp_path_factory.mktemp("once"))
+
+
+@pytest.fixture(scope="module")
+def twice(example: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The same in two."""
+    return _job(example, tmp_path_factory.mktemp("twice"), stages=2)
+
+
+def test_steps_share_out_budget_and_epochs(example: Path, tmp_path: Path) -> None:
+    context = _context(example, tmp_path, stages=3, epochs=7)
+    first, second, third = steps.steps(context, "candidate-0", 0.125)
+    assert [first.keep, second.keep, third.keep] == pytest.approx([0.5, 0.25, 0.125])
+    assert [first.epochs, second.epochs, third.epochs] == [2, 2, 3]
+    assert third.name == "candidate-0"
+
+
+def test_two_stages_meet_the_budget_with_as_many_training_steps_as_one(
+    once: Finished, twice: Finished
+) -> None:
+    assert twice.candidate.macs <= 0.4 * twice.report.original.macs
+    assert twice.candidate.finetune[-1].step == once.candidate.finetune[-1].step
+    assert [point.step for point in twice.candidate.finetune].count(3) >= 2  # an end, and a start
+    assert (twice.workspace / "stages" / "finetune" / "candidate-0.step-1.pt2").exists()
+    assert twice.report.control == once.report.control
+    assert twice.candidate.metric_before_finetune == once.candidate.metric_before_finetune
+
+
+def test_the_report_tells_of_the_last_truncation(twice: Finished) -> None:
+    network = pt2.read(twice.workspace / "artifacts" / "candidate-0.pt2")
+    counted = cost.count(network)
+    assert (counted.parameters, counted.macs) == (twice.candidate.parameters, twice.candidate.macs)
+    tensors = dict(network.module.named_parameters())
+    cut = [layer for layer in twice.candidate.layers if layer.rank]
+    assert cut
+    for layer in cut:
+        own = sum(t.numel() for path, t in tensors.items() if path.startswith(f"{layer.name}."))
+        assert own == layer.parameters[1], layer
+        assert 0 < layer.weight_error < 1
+    dense = {layer.name for layer in twice.candidate.layers if layer.method == "keep" and layer.reason}
+    assert {layer for code, layer in twice.notices if code == "kept_dense"} == dense
+    assert {trial.weighting.value for trial in twice.candidate.trials} == {"none", "inputs", "two_sided"}
+
+
+def _context(
+    example: Path, workspace: Path, emit: Callable[[Message], None] = lambda _: None, **changed: Any
+) -> Context:
+    if not (workspace / "inputs").exists():
+        (workspace / "inputs").mkdir(parents=True)
+        for name in ("model.pt2", "train.npz", "test.npz"):
+            shutil.copy(example / name, workspace / "inputs" / Path(name).stem)
+    spec = {
+        "model": "mdl_" + "0" * 32,
+        "task": "classification",
+        "device": "cpu",
+        "target": {"keep": 0.4},
+        "finetune": {"epochs": _EPOCHS, "batch_size": 32, "stages": 2, **changed},
+    }
+    order = Order(
+        job_id="job_" + "0" * 32,
+        kind="compress",
+        attempt=1,
+        spec=JobSpec.model_validate(spec),
+        formats={"model": "pt2", "train": "npz", "test": "npz"},
+    )
+    return Context(order, workspace, emit)
+
+
+class _LostError(Exception):
+    """The attempt ends here."""
+
+
+def _lost_at(advances: int) -> Callable[[Message], None]:
+    left = iter(range(advances))
+
+    def emit(message: Message) -> None:
+        if isinstance(message, Advanced) and next(left, None) is None:
+            raise _LostError
+
+    return emit
+
+
+def _run(context: Context) -> dict[str, bytes]:
+    context.start(Stage.FINETUNE)
+    finetune.run(context)
+    return {path.name: path.read_bytes() for path in context.folder(Stage.FINETUNE).iterdir()}
+
+
+@pytest.fixture(scope="module")
+def planned(example: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with everything before fine-tuning."""
+    context = _context(example, tmp_path_factory.mktemp("planned"))
+    for stage, work in ((Stage.INSPECT, inspect), (Stage.PLAN, plan), (Stage.DECOMPOSE, decompose)):
+        context.start(stage)
+        work.run(context)
+    return context.workspace
+
+
+@pytest.mark.parametrize("advances", [1, 5], ids=["in the first step", "in the second"])
+def test_a_lost_attempt_ends_with_the_same_bytes(
+    example: Path, planned: Path, tmp_path: Path, advances: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspaces = [shutil.copytree(planned, tmp_path / name) for name in ("undisturbed", "lost")]
+    undisturbed = _run(_context(example, workspaces[0]))
+    with pytest.raises(_LostError):
+        _run(_context(example, workspaces[1], _lost_at(advances)))
+    decomposed = []
+    monkeypatch.setattr(steps, "best_of", _counted(steps.best_of, decomposed))
+    assert _run(_context(example, workspaces[1])) == undisturbed
+    assert len(decomposed) == (1 if advances == 1 else 0)  # what was decomposed is taken
+
+
+def _counted(function: Callable[..., Any], calls: list[None]) -> Callable[..., Any]:
+    def counted(*arguments: Any) -> Any:
+        calls.append(None)
+        return function(*arguments)
+
+    return counted
+
+
+@pytest.mark.parametrize("name", ["candidate-0.plan", "candidate-0.start.pt2"])
+def test_a_damaged_step_is_decomposed_again(
+    example: Path, planned: Path, tmp_path: Path, name: str
+) -> None:
+    workspace = shutil.copytree(planned, tmp_path / "job")
+    undisturbed = _run(_context(example, workspace))
+    damaged = workspace / "stages" / "finetune" / name
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    assert _run(_context(example, workspace)) == undisturbed
