@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from app.contract.report import Report
 from app.contract.spec import JobSpec
 from app.contract.status import Stage
 from tests.workers.engine.networks import write_example
@@ -18,7 +16,7 @@ from workers.engine.formats import pt2
 from workers.engine.measure import cost
 from workers.messages import Advanced, Message, Order
 from workers.stages import decompose, finetune, inspect, plan, steps
-from workers.stages.context import Context, save
+from workers.stages.context import Context
 
 _ROWS, _EPOCHS = {"train": 120, "test": 40}, 3
 
@@ -146,17 +144,29 @@ def planned(example: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return context.workspace
 
 
+@pytest.fixture(scope="module")
+def undisturbed(example: Path, planned: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What the stage leaves."""
+    workspace = tmp_path_factory.mktemp("undisturbed") / "job"
+    shutil.copytree(planned, workspace)
+    return _run(_context(example, workspace))
+
+
 @pytest.mark.parametrize("advances", [1, 5], ids=["in the first step", "in the second"])
 def test_a_lost_attempt_ends_with_the_same_bytes(
-    example: Path, planned: Path, tmp_path: Path, advances: int, monkeypatch: pytest.MonkeyPatch
+    example: Path,
+    planned: Path,
+    undisturbed: dict[str, bytes],
+    tmp_path: Path,
+    advances: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    workspaces = [shutil.copytree(planned, tmp_path / name) for name in ("undisturbed", "lost")]
-    undisturbed = _run(_context(example, workspaces[0]))
+    workspace = shutil.copytree(planned, tmp_path / "job")
     with pytest.raises(_LostError):
-        _run(_context(example, workspaces[1], _lost_at(advances)))
-    decomposed = []
+        _run(_context(example, workspace, _lost_at(advances)))
+    decomposed: list[None] = []
     monkeypatch.setattr(steps, "best_of", _counted(steps.best_of, decomposed))
-    assert _run(_context(example, workspaces[1])) == undisturbed
+    assert _run(_context(example, workspace)) == undisturbed
     assert len(decomposed) == (1 if advances == 1 else 0)  # what was decomposed is taken
 
 
@@ -170,10 +180,11 @@ def _counted(function: Callable[..., Any], calls: list[None]) -> Callable[..., A
 
 @pytest.mark.parametrize("name", ["candidate-0.plan", "candidate-0.start.pt2"])
 def test_a_damaged_step_is_decomposed_again(
-    example: Path, planned: Path, tmp_path: Path, name: str
+    example: Path, planned: Path, undisturbed: dict[str, bytes], tmp_path: Path, name: str
 ) -> None:
     workspace = shutil.copytree(planned, tmp_path / "job")
-    undisturbed = _run(_context(example, workspace))
-    damaged = workspace / "stages" / "finetune" / name
-    damaged.write_bytes(damaged.read_bytes()[:-9])
+    folder = workspace / "stages" / "finetune"
+    folder.mkdir()
+    for other, content in undisturbed.items():
+        (folder / other).write_bytes(content if other != name else content[:-9])
     assert _run(_context(example, workspace)) == undisturbed
