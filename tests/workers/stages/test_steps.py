@@ -165,7 +165,7 @@ def test_a_lost_attempt_ends_with_the_same_bytes(
     with pytest.raises(_LostError):
         _run(_context(example, workspace, _lost_at(advances)))
     decomposed: list[None] = []
-    monkeypatch.setattr(steps, "best_of", _counted(steps.best_of, decomposed))
+    monkeypatch.setattr(steps, "best_of", _counted(decompose.best_of, decomposed))
     assert _run(_context(example, workspace)) == undisturbed
     assert len(decomposed) == (1 if advances == 1 else 0)  # what was decomposed is taken
 

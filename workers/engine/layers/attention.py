@@ -254,7 +254,7 @@ class JointSvdFactorization(Factorization[AttentionPair]):
     def _padded(self, narrow: Tensor) -> Tensor:
         """(heads · r, n) as (heads · size, n)."""
         count, size = self.layer.heads.number, self.layer.heads.size
-        heads = narrow.unflatten(0, (count, -1))
+        heads = narrow.reshape(count, -1, narrow.shape[1])
         return F.pad(heads, (0, 0, 0, size - heads.shape[1])).flatten(0, 1)
 
     @property

@@ -187,7 +187,7 @@ class Tucker(_GateModeFactorization):
     def merge(self, rank: tuple[int, ...], stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The core times the factor of every mode."""
         (inputs, core, hidden), gate = self._stored(stored, "factor_in", "core", "factor_out")
-        return self._merged(_TUCKER, core.unflatten(0, rank[:2]), gate, hidden, inputs.T)
+        return self._merged(_TUCKER, core.reshape(*rank[:2], -1), gate, hidden, inputs.T)
 
 
 class Cp(_GateModeFactorization):
