@@ -45,6 +45,20 @@ def row_values(
     return likelihoods(outputs, targets, counts, outputs_are(context.original))
 
 
+def closeness(context: Context, outputs: Tensor, original: Tensor, inputs: Arrays) -> NDArray[np.float64]:
+    """Less the divergence from the original's outputs, in nats: the mean over each row's real positions of
+    KL(original ‖ outputs), whose outputs are (rows, …, classes). It goes on telling networks apart where
+    their metrics no longer differ."""
+    kind = outputs_are(context.original)
+    wanted, found = (log_probabilities(each.double(), kind) for each in (original, outputs))
+    found = found.nan_to_num(_LEAST).clamp_min(_LEAST)
+    divergence = (wanted.exp() * (wanted.clamp_min(_LEAST) - found)).sum(-1)
+    positions = real_positions(context.original.inputs, inputs)
+    if positions is None or not has_positions(outputs, positions):
+        return -divergence.reshape(len(divergence), -1).mean(1).numpy()
+    return -(divergence.where(positions, 0.0).sum(1) / positions.sum(1).clamp_min(1)).numpy()
+
+
 def _hits(outputs: Tensor, labels: Tensor) -> NDArray[np.float64]:
     """1 or 0; for outputs (rows, positions, classes) the mean over positions."""
     hits = (outputs.argmax(-1) == labels) & ~outputs.isnan().any(-1)

@@ -30,7 +30,7 @@ from benchmarks.greedy import curves
 from benchmarks.jobs import WORK, ignore, job_order, kept
 from benchmarks.paired import Floats, p_of_share, p_values, resampled_means, share_won
 from benchmarks.rivals import Choice, Menus, Rival
-from benchmarks.row_values import row_values
+from benchmarks.row_values import closeness, row_values
 from benchmarks.tables import markdown, publish
 from workers.engine.errors import EngineError
 from workers.engine.graph.network import Network
@@ -48,8 +48,10 @@ _EXAMPLE = Path(__file__).parents[1] / "examples"
 _KEEPS = (0.7, 0.5, 0.35, 0.25)
 _BY = Weighting.TWO_SIDED
 _OURS = "budget"
+_METRIC, _CLOSENESS = "metric", "closeness"  # what rows are worth: both, the more the better
 _RESAMPLES = 10_000
 _CLAIMED = 0.8  # of the cells
+_SURE = 0.05  # a p-value
 
 Plans = dict[str, Any]  # a plan, or None where the budget is out of reach, by keep; all as JSON
 Row = dict[str, Any]
@@ -195,37 +197,46 @@ def _row(context: Context, network: Network) -> Row:
     original, found = (judge.outputs(each, test) for each in (context.original, network))
     whole, macs = (cost.count(each).macs for each in (context.original, network))
     values = row_values(context, found, original, test.inputs, test.target)
-    return {"task": context.task.value, "macs": macs / whole, "rows": values.tolist()}
+    near = closeness(context, found, original, test.inputs)
+    return {
+        "task": context.task.value,
+        "macs": macs / whole,
+        _METRIC: values.tolist(),
+        _CLOSENESS: near.tolist(),
+    }
 
 
 def _tables(measured: Mapping[str, Rows], seconds: Mapping[str, float]) -> str:
     """The metrics of every cell, the differences between selections, and who won how often."""
-    cells = [(case, f"{keep:g}") for case in measured for keep in _KEEPS]
-    differences, means = _bootstrapped(measured)
     metrics = [row for case in measured for row in _metrics(case, measured[case])]
-    compared = [[*cell, *(_difference(cell, name, differences, means) for name in _RIVALS)] for cell in cells]
-    won = [_won(name, differences[name], means[name], seconds[name]) for name in _RIVALS]
-    ours = [_OURS, "", "", "", f"{seconds[_OURS]:.0f}"]
-    return "\n\n".join(
-        [
-            markdown(["case", "keep", *_SELECTIONS], metrics),
-            markdown(["case", "keep", *_RIVALS], compared),
-            markdown(["", "cells", "budget better in", f"p of ≥ {_CLAIMED:.0%}", "seconds"], [ours, *won]),
+    parts = [markdown(["case", "keep", *_SELECTIONS], metrics)]
+    won: dict[str, list[str]] = {name: [] for name in _RIVALS}
+    for value in (_METRIC, _CLOSENESS):
+        differences, means = _bootstrapped(measured, value)
+        cells = [(case, f"{keep:g}") for case in measured for keep in _KEEPS]
+        compared = [
+            [*cell, *(_difference(cell, name, differences, means) for name in _RIVALS)] for cell in cells
         ]
-    )
+        parts.append(markdown([f"{value} of", "keep", *_RIVALS], compared))
+        won = {name: [*won[name], *_won(differences[name], means[name])] for name in _RIVALS}
+    header = [f"{value}: {what}" for value in (_METRIC, _CLOSENESS) for what in _COUNTED]
+    counts = [[name, *won[name], f"{seconds[name]:.0f}"] for name in _RIVALS]
+    ours = [_OURS, *[""] * len(header), f"{seconds[_OURS]:.0f}"]
+    return "\n\n".join([*parts, markdown(["", *header, "seconds"], [ours, *counts])])
 
 
 _RIVALS = [name for name in _SELECTIONS if name != _OURS]
+_COUNTED = ("better", "surely", "surely worse", f"p of ≥ {_CLAIMED:.0%}")
 
 
-def _bootstrapped(measured: Mapping[str, Rows]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _bootstrapped(measured: Mapping[str, Rows], value: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """By rival and cell: how much better ours is on each row, and the means of that over rows drawn anew, the
     same for every cell and rival of a case."""
     random = np.random.default_rng(0)
     differences: dict[str, dict[Cell, Floats]] = {name: {} for name in _RIVALS}
     means: dict[str, dict[Cell, Floats]] = {name: {} for name in _RIVALS}
     for case, rows in measured.items():
-        found = {(name, keep): values for name in _RIVALS for keep, values in _paired(rows, name)}
+        found = {(name, keep): values for name in _RIVALS for keep, values in _paired(rows, name, value)}
         if not found:
             continue
         drawn = resampled_means(np.stack(list(found.values()), 1), _RESAMPLES, random)
@@ -235,11 +246,11 @@ def _bootstrapped(measured: Mapping[str, Rows]) -> tuple[dict[str, Any], dict[st
     return differences, means
 
 
-def _paired(rows: Rows, name: str) -> list[tuple[str, NDArray[np.float64]]]:
+def _paired(rows: Rows, name: str, value: str) -> list[tuple[str, NDArray[np.float64]]]:
     """Ours less a rival's on each row, where both meet the budget."""
     both = {keep: (ours, rows[name][keep]) for keep, ours in rows[_OURS].items()}
     return [
-        (keep, np.array(ours["rows"]) - np.array(other["rows"]))
+        (keep, np.array(ours[value]) - np.array(other[value]))
         for keep, (ours, other) in both.items()
         if ours and other
     ]
@@ -251,7 +262,7 @@ def _metrics(case: str, rows: Rows) -> list[list[str]]:
     lines = [[case, "1", f"{_shown(original)}", *[""] * len(_RIVALS)]]
     for keep in rows[_OURS]:
         found = [rows[name][keep] for name in _SELECTIONS]
-        best = max(np.mean(row["rows"]) for row in found if row) if any(found) else None
+        best = max(np.mean(row[_METRIC]) for row in found if row) if any(found) else None
         lines.append([case, keep, *(_entry(row, best) for row in found)])
     return lines
 
@@ -259,12 +270,12 @@ def _metrics(case: str, rows: Rows) -> list[list[str]]:
 def _entry(row: Row | None, best: float | None) -> str:
     if row is None:
         return "–"
-    shown = f"**{_shown(row)}**" if np.mean(row["rows"]) == best else _shown(row)
+    shown = f"**{_shown(row)}**" if np.mean(row[_METRIC]) == best else _shown(row)
     return f"{shown} ({row['macs']:.3f})"
 
 
 def _shown(row: Row) -> str:
-    mean = float(np.mean(row["rows"]))
+    mean = float(np.mean(row[_METRIC]))
     return f"ppl {math.exp(-mean):.3f}" if row["task"] == Task.LANGUAGE_MODELING else f"{mean:.4f}"
 
 
@@ -275,14 +286,15 @@ def _difference(cell: Cell, name: str, differences: Any, means: Any) -> str:
     return f"{differences[name][cell].mean():+.4f} (p {p:.4f})"
 
 
-def _won(
-    name: str, differences: Mapping[Cell, Floats], means: Mapping[Cell, Floats], seconds: float
-) -> list[str]:
+def _won(differences: Mapping[Cell, Floats], means: Mapping[Cell, Floats]) -> list[str]:
+    """In how many cells ours is better, surely better and surely worse, and how sure the claim is."""
     if not means:
-        return [name, "0", "–", "–", f"{seconds:.0f}"]
+        return ["–"] * len(_COUNTED)
     share = share_won(np.array([values.mean() for values in differences.values()]))
-    p = p_of_share(np.stack(list(means.values()), 1), _CLAIMED, np.random.default_rng(0))
-    return [name, str(len(means)), f"{float(share):.1%}", f"{p:.4f}", f"{seconds:.0f}"]
+    drawn = np.stack(list(means.values()), 1)
+    surely = [int((p_values(each) < _SURE).sum()) for each in (drawn, -drawn)]
+    p = p_of_share(drawn, _CLAIMED, np.random.default_rng(0))
+    return [f"{float(share):.0%} of {len(means)}", *map(str, surely), f"{p:.4f}"]
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from app.contract.spec import Task
-from benchmarks.row_values import row_values
+from benchmarks.row_values import closeness, row_values
 from tests.workers.engine.networks import vector_network
 from workers.engine.data import IGNORED_LABEL
 from workers.engine.measure.quality import evaluate
@@ -67,3 +68,19 @@ def test_without_a_task_the_original_is_right() -> None:
 def test_values_are_not_compared() -> None:
     with pytest.raises(ValueError, match="regression"):
         _values(Task.REGRESSION, torch.zeros(2, 5), torch.zeros(2, 5))
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 5), (6, 5)])
+def test_what_is_like_the_original_is_closest(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    original, other = (torch.randn(*shape, generator=generator) for _ in range(2))
+    context, inputs = _context(Task.NONE), [torch.zeros(6, 4)]
+    np.testing.assert_allclose(closeness(context, original, original, inputs), 0.0, atol=1e-12)
+    divergence = F.kl_div(other.log_softmax(-1), original.softmax(-1), reduction="none").sum(-1)
+    expected = -divergence.reshape(6, -1).mean(1)
+    np.testing.assert_allclose(closeness(context, other, original, inputs), expected, rtol=1e-4)
+
+
+def test_no_numbers_are_far_from_the_original() -> None:
+    outputs = torch.full((2, 5), math.nan)
+    assert (closeness(_context(Task.NONE), outputs, torch.eye(2, 5), [torch.zeros(2, 4)]) < -50.0).all()

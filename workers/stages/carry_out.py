@@ -7,7 +7,7 @@ from app.contract.plan import LayerPlan, Plan
 from workers.engine.batch_norm import correct_batch_norm
 from workers.engine.data import Examples
 from workers.engine.graph import surgery
-from workers.engine.graph.network import Network, trace
+from workers.engine.graph.network import Network
 from workers.engine.layers.base import Form, Layer, relative_error
 from workers.engine.layers.substitute import Substitute, substitute
 from workers.stages.calibration import batches
@@ -33,11 +33,10 @@ def carry_out(
     substitutes: dict[str, Substitute] = {}
     done = [_apply(by_name[layer.name], layer, substitutes) for layer in plan.layers]
     surgery.prune(copy.module)
-    network = trace(copy.module, copy.inputs)
     if rows is not None:
         rows = rows.first(_REPAIR_ROWS if all(layer.polished for layer in layers) else _ROUGH_ROWS)
-        correct_batch_norm(context.dense, network, batches(context, rows))
-    return Decomposed(network, plan.model_copy(update={"layers": done}), substitutes)
+        correct_batch_norm(context.dense, copy, batches(context, rows))
+    return Decomposed(copy, plan.model_copy(update={"layers": done}), substitutes)
 
 
 def _apply(layer: Layer, plan: LayerPlan, substitutes: dict[str, Substitute]) -> LayerPlan:

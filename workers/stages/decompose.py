@@ -51,7 +51,8 @@ def best_of(context: Context, plans: Sequence[Plan], judge: Judge) -> tuple[Deco
     """The plan whose network is nearest to the original, carried out, or the cheapest one under the same
     weighting that the job bears; and what was found of each."""
     tried = [_judged(context, plan, judge, polished=len(plans) == 1) for plan in plans]
-    best = search.bounded(context, min(tried, key=_divergence).plan, partial(_rough, context))
+    nearest = min(tried, key=_divergence)
+    best = search.bounded(context, nearest.plan, nearest.network, partial(_rough, context))
     made = _judged(context, best, judge) if len(plans) > 1 or best != plans[0] else tried[0]
     return replace(made, plan=_with_output_errors(context, made)), _trials(tried)
 

@@ -20,11 +20,12 @@ _HALVINGS = 6  # of the range of budgets: its sixty-fourth is less than the grid
 _AGREEMENT = 0.8  # by default
 
 
-def bounded(context: Context, plan: Plan, make: Callable[[Plan], Network]) -> Plan:
+def bounded(context: Context, plan: Plan, network: Network, make: Callable[[Plan], Network]) -> Plan:
     """A plan under the same weighting whose loss is within what the job bears: the one of the least budget
     where that is to be found; else the given one, or a dearer one that leaves more layers dense.
 
-    `make` carries a plan out. Raises `EngineError` (`too_few_rows`) where there are no rows to judge by.
+    `network` is what came of the plan; `make` carries others out. Raises `EngineError` (`too_few_rows`) where
+    there are no rows to judge by.
     """
     if context.spec.target.max_drop is not None:
         return _cheapest(context, plan.weighting, make, _within_drop(context), 0.0)
@@ -33,7 +34,7 @@ def bounded(context: Context, plan: Plan, make: Callable[[Plan], Network]) -> Pl
     if demanded is None or rows is None:
         return plan
     agreement = _agreement(context, rows)
-    found = agreement(make(plan))
+    found = agreement(network)
     if found >= demanded:
         return plan
     dearer = _cheapest(

@@ -98,6 +98,12 @@ def test_resources_and_int8_forms_have_tables_where_they_were_measured(
     assert "As int8" not in old
 
 
+def test_a_job_says_what_it_makes(visitor: TestClient, tenant: Tenant) -> None:
+    plain, quantized = tenant.job(outputs=["pt2"]), tenant.job(outputs=["onnx"], quantize="dynamic-int8")
+    assert "<dd>pt2</dd>" in visitor.get(f"/jobs/{plain}").text
+    assert "<dd>onnx, dynamic-int8</dd>" in visitor.get(f"/jobs/{quantized}").text
+
+
 def test_why_there_is_no_energy_is_said(visitor: TestClient, tenant: Tenant) -> None:
     document = with_resources(report(0.5))
     document["original"] |= {"energy_per_inference_joules": None, "energy_reason": "There is no counter."}

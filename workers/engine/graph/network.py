@@ -1,9 +1,10 @@
 """The working form: an ATen graph with its inputs described well enough to trace it again."""
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule, Node
 
 from workers.engine.graph.recurrent import kept_whole
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Network:
 
     module: GraphModule
     inputs: tuple[Input, ...]
+    _known: dict[tuple[Any, ...], Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, *tensors: Tensor) -> Any:
         """Run the graph on tensors in the order of `inputs`."""
@@ -60,7 +64,15 @@ class Network:
 
     def copy(self) -> "Network":
         """A deep copy that shares no storage."""
-        return Network(copy.deepcopy(self.module), self.inputs)
+        return Network(copy.deepcopy(self.module), self.inputs, self._known)
+
+    def computed(self, what: str, compute: Callable[[], T]) -> T:
+        """What follows from the graph and the shapes in it alone: computed once for all copies that have the
+        same nodes, which an edit has not, and tensors of the same shapes."""
+        key = (what, *(_identity(self.module, node) for node in self.module.graph.nodes))
+        if key not in self._known:
+            self._known[key] = compute()
+        return cast("T", self._known[key])
 
     @property
     def batch_symbol(self) -> str | None:
@@ -119,6 +131,11 @@ def export(module: nn.Module, inputs: Sequence[Input]) -> ExportedProgram:
 def call_nodes(module: GraphModule) -> list[Node]:
     """The operator calls of a graph in order."""
     return [node for node in module.graph.nodes if node.op == "call_function"]
+
+
+def _identity(module: GraphModule, node: Node) -> tuple[str, torch.Size | None]:
+    value = attrgetter(str(node.target))(module) if node.op == "get_attr" else None
+    return node.name, value.shape if isinstance(value, Tensor) else None
 
 
 def _made_up(spec: Input, size: tuple[int, ...]) -> Tensor:

@@ -103,6 +103,10 @@ class _Recorder(ShapeInterpreter):
 
 def shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor-valued node for batch 1, by node name."""
-    recorder = _Recorder(network)
-    recorder.follow()
-    return recorder.shapes
+
+    def follow() -> dict[str, tuple[int, ...]]:
+        recorder = _Recorder(network)
+        recorder.follow()
+        return recorder.shapes
+
+    return network.computed("shapes", follow)

@@ -43,10 +43,15 @@ def count(network: Network) -> Cost:
     positions count like any other.
     Raises `EngineError` (`shapes_unknown`) where a shape depends on the values of the input.
     """
+    macs, uncounted = network.computed("macs", lambda: _counted(network))
+    return Cost(parameters(network), sum(macs.values()), macs, uncounted)
+
+
+def _counted(network: Network) -> tuple[dict[str, int], tuple[str, ...]]:
     counter = _Counter(network)
     counter.follow()
     macs = {name: value for name, value in counter.macs.items() if value}
-    return Cost(parameters(network), sum(macs.values()), macs, tuple(sorted(counter.uncounted)))
+    return macs, tuple(sorted(counter.uncounted))
 
 
 def parameters(network: Network) -> int:

@@ -1,9 +1,12 @@
 """The shapes that a network is measured at."""
 
+from unittest.mock import Mock
+
 import torch
 from torch import nn
 
-from workers.engine.graph.network import Dimension, Input, Network
+from workers.engine.graph import surgery
+from workers.engine.graph.network import Dimension, Input, Network, call_nodes, trace
 
 
 def network_of(*shapes: tuple[int | Dimension, ...]) -> Network:
@@ -37,3 +40,26 @@ def test_sizes_put_the_batch_as_asked_and_other_axes_at_their_example() -> None:
     network = network_of((batch, length, 3), (length, batch), (5,))
     assert network.sizes() == ((1, 7, 3), (7, 1), (5,))
     assert network.sizes(16) == ((16, 7, 3), (7, 16), (5,))
+
+
+def test_what_follows_from_the_graph_is_computed_once_for_its_copies() -> None:
+    batch = Dimension("b")
+    network = trace(nn.Linear(3, 2), [Input("x", torch.float32, (batch, 3))])
+    compute = Mock(return_value="found")
+    for each in (network, network.copy(), network.copy()):
+        assert each.computed("name", compute) == "found"
+    compute.assert_called_once()
+
+
+def test_copies_of_other_shapes_or_nodes_compute_anew() -> None:
+    network = trace(nn.Linear(3, 2), [Input("x", torch.float32, (Dimension("b"), 3))])
+    wider, longer = network.copy(), network.copy()
+    surgery.store(wider.module, "weight", torch.zeros(4, 3))
+    [linear] = call_nodes(longer.module)
+    with longer.module.graph.inserting_after(linear):
+        longer.module.graph.call_function(torch.ops.aten.relu.default, (linear,))
+    names = ("original", "wider", "longer")
+    found = [
+        each.computed("x", name.upper) for each, name in zip((network, wider, longer), names, strict=True)
+    ]
+    assert found == ["ORIGINAL", "WIDER", "LONGER"]
