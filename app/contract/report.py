@@ -79,7 +79,8 @@ class LayerReport(Contract):
     """One layer of a candidate; pairs are [before, after].
 
     `discarded_energy` is ‖W − Ŵ‖² / ‖W‖² in the candidate's weighting, `weight_error` ‖W − Ŵ‖ / ‖W‖ of the
-    weight as it is, `output_error` the same of the layer's output on rows held out of the calibration.
+    weight as it is, `output_error` the same of the layer's output on rows held out of the calibration. All
+    are of the last truncation, before its factors were trained.
     """
 
     name: str
@@ -141,7 +142,8 @@ class FoldMetrics(Contract):
 
 class Candidate(Measured):
     """One compressed network. Where the budget is a time, `predicted_ms` is what the plan promised in ONNX
-    Runtime, from its layers' times alone."""
+    Runtime, from its layers' times alone. `metric_before_finetune` is that of one truncation to `keep`,
+    however many stages there were; null where nothing was trained."""
 
     keep: float
     weighting: Weighting = Weighting.NONE

@@ -220,6 +220,10 @@ class Finetune(Contract):
     more than a standard error. Training ends early once `patience` epochs in a row brought nothing better;
     null never ends it. `decay` is the weight of Frobenius decay, ‖A B‖² for a layer with the factors A and B.
 
+    In several `stages` a candidate gets to its budget by turns of truncation and training: from keep^(1/n) of
+    the cost on, which share the epochs. Between them trained factors are merged into dense weights, and
+    calibrated, planned and decomposed again.
+
     `refine` brings one block after the other nearer to the original first, on the calibration rows, without
     labels; with no epochs it is all that is done.
     """
@@ -231,6 +235,7 @@ class Finetune(Contract):
     patience: Annotated[int, Field(ge=1, le=1000)] | None = None
     decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     refine: bool = False
+    stages: Annotated[int, Field(ge=1, le=3)] = 1
 
 
 class JobSpec(Contract):

@@ -43,6 +43,7 @@ def resolve(spec: JobSpec, model: ModelSummary, data: Mapping[str, DatasetSummar
             field="data",
         )
     _check_drop(spec, task, data)
+    _check_stages(spec, data)
     keeps = spec.target.keeps
     target = spec.target.model_copy(update={"keep": keeps[0]}) if len(keeps) == 1 else spec.target
     return spec.model_copy(update={"task": task, "target": target})
@@ -76,6 +77,40 @@ def _check_drop(spec: JobSpec, task: Task, data: Mapping[str, DatasetSummary]) -
         )
 
 
+def _check_stages(spec: JobSpec, data: Mapping[str, DatasetSummary]) -> None:
+    """Stages lead to a budget that is known, and each trains."""
+    stages, target = spec.finetune.stages, spec.target
+    if stages == 1:
+        return
+    if "train" not in data:
+        raise Unprocessable(
+            "data_missing",
+            "Between stages the network is trained, and there is no train data.",
+            hint="Name it in `data.train`, or ask for one stage.",
+            field="data.train",
+        )
+    if spec.finetune.epochs < stages:
+        raise Unprocessable(
+            "too_few_epochs",
+            f"{spec.finetune.epochs} epochs cannot be shared out among {stages} stages.",
+            hint="Ask for an epoch for each stage at least, or for fewer stages.",
+            field="finetune.epochs",
+        )
+    if not _budgeted(spec) or target.max_drop is not None or target.min_agreement is not None:
+        raise Unprocessable(
+            "stages_ignored",
+            "Stages lead to `target.keep` step by step; here something else decides what is kept.",
+            hint="Ask for the selection `budget` or `fraction` and `target.keep` alone, or for one stage.",
+            field="finetune.stages",
+        )
+
+
+def _budgeted(spec: JobSpec) -> bool:
+    """Whether the ranks follow `target.keep`."""
+    ranks = spec.ranks
+    return isinstance(ranks, BudgetRanks) or (isinstance(ranks, FractionRanks) and not ranks.fraction)
+
+
 def _check_ranks(spec: JobSpec, data: Mapping[str, DatasetSummary]) -> None:
     """Folds are of train rows; and a selection that is blind to the budget makes one candidate only."""
     ranks = spec.ranks
@@ -95,8 +130,7 @@ def _check_ranks(spec: JobSpec, data: Mapping[str, DatasetSummary]) -> None:
             hint="Ask for the selection `budget`, or for MACs or parameters.",
             field="target.of",
         )
-    budgeted = isinstance(ranks, BudgetRanks) or (isinstance(ranks, FractionRanks) and not ranks.fraction)
-    if not budgeted and len(spec.target.keeps) > 1:
+    if not _budgeted(spec) and len(spec.target.keeps) > 1:
         raise Unprocessable(
             "keeps_ignored",
             f"The selection {ranks.selection} does not look at `keep`: every candidate would be the same.",

@@ -25,7 +25,7 @@ from workers.stages import pipeline
 torch.set_num_threads(1)
 workspace, example = map(Path, sys.argv[1:])
 files = {"model": example / "model.pt2", "train": example / "train.npz", "test": example / "test.npz"}
-spec = {"task": "classification", "target": {"keep": 0.5}, "finetune": {"epochs": 2}}
+spec = {"task": "classification", "target": {"keep": 0.5}, "finetune": {"epochs": 2, "stages": 2}}
 pipeline.run(job_order(spec, files, workspace), workspace, ignore)
 """
 _SECONDS = 0.5  # into a stage, when it is killed

@@ -16,6 +16,7 @@ from app.contract.status import Stage
 from workers.engine.calibration.collect import Goal, collect
 from workers.engine.calibration.moments import Moments, Sides, weighting
 from workers.engine.data import Batch, Examples
+from workers.engine.graph.network import Network
 from workers.engine.graph.outputs import outputs_are
 from workers.engine.layers import weighting as weights
 from workers.engine.layers.base import Layer
@@ -57,7 +58,7 @@ def gather(context: Context, layers: Sequence[Layer], *, parts: int = 1) -> None
             moments.save(folder / f"{index[layer.name]}.npz")
 
         collect(
-            context.original,
+            context.dense,
             layers,
             partial(batches, context, fold(rows, part, parts)),
             goal=_goal(context),
@@ -119,12 +120,12 @@ def held_out(context: Context) -> Examples | None:
 
 
 class Judge:
-    """Measures how far a network's outputs are from the original's, on rows held out of the calibration.
+    """Measures how far a network's outputs are from those of another, on rows held out of the calibration.
 
-    Nats where the outputs rank classes, else squared error relative to the original's.
+    Nats where the outputs rank classes, else squared error relative to the other's.
     """
 
-    def __init__(self, context: Context, rows: int, held: int = _HELD_BYTES) -> None:
+    def __init__(self, context: Context, other: Network, rows: int, held: int = _HELD_BYTES) -> None:
         self._context = context
         judged = _affordable(context, _first(context.splits.selection, rows), held)
         self._loss = make_loss(
@@ -134,7 +135,7 @@ class Judge:
         )
         self._inputs = [] if judged is None else [inputs for inputs, _ in batches(context, judged)]
         with torch.inference_mode():
-            self._wanted = [context.original(*inputs) for inputs in self._inputs]
+            self._wanted = [other(*inputs) for inputs in self._inputs]
 
     def divergence(self, network: Callable[..., Any]) -> float:
         """The mean over the rows."""
@@ -163,15 +164,16 @@ class Judge:
 
 
 def sensitivity_judge(context: Context) -> Judge:
-    """For one layer's error. Every layer is judged several times: fewer rows where they are dear."""
+    """For one layer's error in the dense network that is decomposed. Every layer is judged several times:
+    fewer rows where they are dear."""
     affordable = _SENSITIVITY_MACS // max(1, cost.count(context.original).macs)
     rows = min(_SENSITIVITY_ROWS, max(_LEAST_SENSITIVITY_ROWS, affordable))
-    return Judge(context, rows, _SENSITIVITY_BYTES)
+    return Judge(context, context.dense, rows, _SENSITIVITY_BYTES)
 
 
 def candidate_judge(context: Context) -> Judge:
-    """For a whole candidate."""
-    return Judge(context, _JUDGED_ROWS)
+    """For a whole candidate: how far it is from the original."""
+    return Judge(context, context.original, _JUDGED_ROWS)
 
 
 def _affordable(context: Context, rows: Examples | None, most: int) -> Examples | None:

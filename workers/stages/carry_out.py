@@ -35,7 +35,7 @@ def carry_out(
     surgery.prune(copy.module)
     if rows is not None:
         rows = rows.first(_REPAIR_ROWS if all(layer.polished for layer in layers) else _ROUGH_ROWS)
-        correct_batch_norm(context.original, copy, batches(context, rows))
+        correct_batch_norm(context.dense, copy, batches(context, rows))
     return Decomposed(copy, plan.model_copy(update={"layers": done}), substitutes)
 
 

@@ -5,6 +5,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,6 +57,8 @@ class Context:
         self.workspace = workspace
         self.emit = emit
         self.device = _device(self.spec.device)
+        self._dense: Network | None = None
+        self._folders = workspace / "stages"
         self._stage = Stage.INSPECT
         self._began = self._stage_began = time.monotonic()
         self._began_at = sum(_SHARES[stage] for stage in order.done)
@@ -71,6 +74,20 @@ class Context:
     def original(self) -> Network:
         """The user's network. Shared by the stages of this attempt: never edited."""
         return read_model(self.input("model"))
+
+    @property
+    def dense(self) -> Network:
+        """The dense network that is decomposed: the original, unless an earlier step has trained one. Never
+        edited."""
+        return self._dense or self.original
+
+    def decomposing(self, dense: Network, folders: Path) -> "Context":
+        """This job, as it decomposes another dense network: what stages make is in folders of their own, and
+        nobody hears of it. The original stays what outputs are compared with."""
+        other = copy(self)
+        other._dense, other._folders, other.emit = dense, folders, lambda _: None
+        other.__dict__.pop("memory", None)
+        return other
 
     @cached_property
     def row_bytes(self) -> int:
@@ -107,7 +124,7 @@ class Context:
 
     def folder(self, stage: Stage) -> Path:
         """A stage's folder: its checkpoint."""
-        folder = self.workspace / "stages" / stage
+        folder = self._folders / stage
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

@@ -5,6 +5,7 @@ original on rows held out of the calibration is kept. Where the loss is bounded,
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -38,15 +39,22 @@ def run(context: Context) -> None:
     judge, done = candidate_judge(context), []
     alternatives = [alternative.plans for alternative in planned(context)] or [_typical(context)]
     for index, plans in enumerate(alternatives):
-        tried = [_judged(context, plan, judge, polished=len(plans) == 1) for plan in plans]
-        nearest = min(tried, key=_divergence)
-        best = search.bounded(context, nearest.plan, nearest.network, partial(_rough, context))
-        made = _judged(context, best, judge) if len(plans) > 1 or best != plans[0] else tried[0]
+        made, tried = best_of(context, plans, judge)
         pt2.write(made.network, context.folder(Stage.DECOMPOSE) / f"candidate-{index}.pt2")
-        done.append(_with_output_errors(context, made))
-        save(context.folder(Stage.DECOMPOSE) / _TRIALS.format(index), _trials(tried))
+        done.append(made.plan)
+        save(context.folder(Stage.DECOMPOSE) / _TRIALS.format(index), tried)
         context.advance(Stage.DECOMPOSE, (index + 1) / len(alternatives))
     save(context.folder(Stage.DECOMPOSE) / _PLANS, done)
+
+
+def best_of(context: Context, plans: Sequence[Plan], judge: Judge) -> tuple[Decomposed, list[Trial]]:
+    """The plan whose network is nearest to the original, carried out, or the cheapest one under the same
+    weighting that the job bears; and what was found of each."""
+    tried = [_judged(context, plan, judge, polished=len(plans) == 1) for plan in plans]
+    nearest = min(tried, key=_divergence)
+    best = search.bounded(context, nearest.plan, nearest.network, partial(_rough, context))
+    made = _judged(context, best, judge) if len(plans) > 1 or best != plans[0] else tried[0]
+    return replace(made, plan=_with_output_errors(context, made)), _trials(tried)
 
 
 def decomposed(context: Context) -> list[Plan]:
@@ -79,7 +87,7 @@ def _rough(context: Context, plan: Plan) -> Network:
 
 
 def _made(context: Context, plan: Plan, *, polished: bool) -> Decomposed:
-    copy = context.original.copy()
+    copy = context.dense.copy()
     layers = context.layers(copy)
     weigh(context, layers, plan.weighting)
     for layer in layers:
@@ -107,7 +115,7 @@ def _with_output_errors(context: Context, made: Decomposed) -> Plan:
     if rows is None:
         return made.plan
     errors = output_errors(
-        context.original, context.layers(context.original), made.substitutes, batches(context, rows)
+        context.dense, context.layers(context.dense), made.substitutes, batches(context, rows)
     )
     layers = [layer.model_copy(update={"output_error": errors.get(layer.name)}) for layer in made.plan.layers]
     return made.plan.model_copy(update={"layers": layers})

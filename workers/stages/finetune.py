@@ -4,15 +4,15 @@ A lost attempt is gone on with: networks that it finished stay, the one that it 
 epoch. What does not fit this job, or was damaged, is made anew.
 """
 
-import hashlib
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from app.contract.base import Contract
-from app.contract.report import LOWER_IS_BETTER, TrainingPoint
-from app.contract.spec import Task
+from app.contract.plan import Plan
+from app.contract.report import LOWER_IS_BETTER, TrainingPoint, Trial
+from app.contract.spec import Method, Task
 from app.contract.status import Stage
 from workers.engine import finetune
 from workers.engine.checkpoint import Checkpoint, fill, fingerprint, tensors
@@ -22,10 +22,10 @@ from workers.engine.graph.network import Network
 from workers.engine.graph.outputs import outputs_are
 from workers.engine.graph.surgery import place
 from workers.engine.losses import Goal, Loss, make_loss
-from workers.stages import judge
+from workers.stages import judge, steps
 from workers.stages.calibration import candidate_judge
 from workers.stages.context import Context, load, save
-from workers.stages.decompose import decomposed
+from workers.stages.decompose import decomposed, trials
 from workers.stages.refine import can_refine, refine
 
 _CI95 = 2 * 1.96  # standard errors that a 95 % interval is wide
@@ -51,13 +51,24 @@ class _Done(Contract):
 
 
 def run(context: Context) -> None:
-    """Train and write what was trained; without rows to do it on there is nothing to do."""
+    """Train and write what was trained; without rows to do it on there is nothing to do. Say which layers
+    stay dense and why."""
     schedule = _schedule(context)
     names = list(_names(context, schedule))
     _keep(context, names)
     for position, name in enumerate(names):
         part = _Part(context, schedule, position / len(names), (position + 1) / len(names))
-        _tell(context, name, _trained(part, name))
+        if schedule and context.spec.finetune.stages > 1 and name != CONTROL:
+            _train_in_steps(part, schedule, name)
+        else:
+            _tell(context, name, _trained(part, name, _student(context, name)))
+    _tell_dense(context, carried_out(context)[0][0])
+
+
+def carried_out(context: Context) -> list[tuple[Plan, list[Trial]]]:
+    """The plan of every candidate as it is in the end, and the weightings that were tried for it."""
+    once = [(plan, trials(context, index)) for index, plan in enumerate(decomposed(context))]
+    return [steps.carried_out(context, _name(index)) or plan for index, plan in enumerate(once)]
 
 
 def trained(context: Context, name: str) -> Path | None:
@@ -68,8 +79,12 @@ def trained(context: Context, name: str) -> Path | None:
 
 def curve(context: Context, name: str) -> list[TrainingPoint]:
     """The training curve of that name; empty where nothing was trained."""
-    path = _path(context, name, "json")
-    return load(path, list[TrainingPoint]) if path.exists() else []
+    points: list[TrainingPoint] = []
+    for step in steps.steps(context, name, 1.0):
+        path, before = _path(context, step.name, "json"), points[-1].step if points else 0
+        found = load(path, list[TrainingPoint]) if path.exists() else []
+        points += [point.model_copy(update={"step": before + point.step}) for point in found]
+    return points
 
 
 def _path(context: Context, name: str, suffix: str) -> Path:
@@ -93,9 +108,13 @@ class _Part:
 
 def _names(context: Context, schedule: finetune.Schedule | None) -> Iterator[str]:
     if schedule or can_refine(context):
-        yield from (f"candidate-{index}" for index in range(len(decomposed(context))))
+        yield from map(_name, range(len(decomposed(context))))
     if schedule and _metric_exists(context):
         yield CONTROL
+
+
+def _name(index: int) -> str:
+    return f"candidate-{index}"
 
 
 def _keep(context: Context, names: Collection[str]) -> None:
@@ -130,10 +149,23 @@ def _student(context: Context, name: str) -> Network:
     return pt2.read(context.folder(Stage.DECOMPOSE) / f"{name}.pt2")
 
 
-def _trained(part: _Part, name: str) -> _Done:
-    """Refine and train the network of that name, unless that is done."""
-    context = part.context
-    student, teacher = _student(context, name), context.original.copy()
+def _train_in_steps(part: _Part, schedule: finetune.Schedule, name: str) -> None:
+    """Truncate and train by turns: every step begins with what the last one trained, made dense."""
+    context, dense = part.context, part.context.original
+    [keep] = [plan.keep for index, plan in enumerate(decomposed(context)) if _name(index) == name]
+    taken = list(steps.steps(context, name, keep))
+    length = (part.end - part.start) / len(taken)
+    for number, step in enumerate(taken):
+        plan, student = steps.decomposition(context, step, dense)
+        start = part.start + number * length
+        own = _Part(context, replace(schedule, epochs=step.epochs), start, start + length)
+        _tell(context, step.name, _trained(own, step.name, student))
+        dense = steps.whole(context, plan, _path(context, step.name, "pt2"))
+
+
+def _trained(part: _Part, name: str, student: Network) -> _Done:
+    """Refine and train a network and write it by that name, unless that is done."""
+    context, teacher = part.context, part.context.original.copy()
     about = _about(part, student)
     done = _done(context, name)
     if done is not None and done.about == about:
@@ -198,7 +230,7 @@ def _write(context: Context, name: str, student: Network, found: finetune.Traine
     pt2.write(student, path)
     points = [TrainingPoint(step=point.step, loss=point.loss, metric=point.metric) for point in found.curve]
     save(_path(context, name, "json"), points)
-    return _digest(path)
+    return steps.digest(path)
 
 
 def _done(context: Context, name: str) -> _Done | None:
@@ -207,14 +239,9 @@ def _done(context: Context, name: str) -> _Done | None:
     try:
         done = load(path, _Done)
         curve(context, name)
-        return done if done.sha256 == _digest(_path(context, name, "pt2")) else None
+        return done if done.sha256 == steps.digest(_path(context, name, "pt2")) else None
     except (OSError, ValueError):
         return None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _tell(context: Context, name: str, done: _Done) -> None:
@@ -231,6 +258,12 @@ def _tell(context: Context, name: str, done: _Done) -> None:
             f"Of {done.epochs} epochs of {name} the last was worse on the rows kept for selection than the "
             f"weights {when}, which were kept.",
         )
+
+
+def _tell_dense(context: Context, plan: Plan) -> None:
+    for layer in plan.layers:
+        if layer.method is Method.KEEP and layer.reason:
+            context.notice("kept_dense", f"{layer.name} stays dense: {layer.reason}.", layer.name)
 
 
 def _loss(context: Context) -> Loss:

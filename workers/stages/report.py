@@ -5,19 +5,18 @@ from dataclasses import asdict
 import torch
 
 from app.contract.plan import LayerPlan, Plan
-from app.contract.report import Candidate, Environment, LayerReport, Measured, Report
+from app.contract.report import Candidate, Environment, LayerReport, Measured, Report, Trial
 from app.contract.status import Stage
 from workers.engine.measure import environment
 from workers.stages import cross_validation, finetune
 from workers.stages.context import Context
-from workers.stages.decompose import decomposed, trials
 from workers.stages.measure import CandidateMeasured, measured
 from workers.stages.verdict import verdict
 
 
 def write_report(context: Context) -> Report:
     """Everything that was measured, and what to make of it."""
-    plans = decomposed(context)
+    plans = finetune.carried_out(context)
     found = measured(context)
     return Report(
         model=context.spec.model,
@@ -27,7 +26,7 @@ def write_report(context: Context) -> Report:
         original=found.original,
         control=found.control,
         candidates=[
-            _candidate(context, index, plan, found.original, candidate)
+            _candidate(context, index, *plan, found.original, candidate)
             for index, (plan, candidate) in enumerate(zip(plans, found.candidates, strict=True))
         ],
         cross_validation=cross_validation.found(context),
@@ -37,7 +36,12 @@ def write_report(context: Context) -> Report:
 
 
 def _candidate(
-    context: Context, index: int, plan: Plan, original: Measured, found: CandidateMeasured
+    context: Context,
+    index: int,
+    plan: Plan,
+    tried: list[Trial],
+    original: Measured,
+    found: CandidateMeasured,
 ) -> Candidate:
     for_time = context.spec.target.of == "latency"
     said, reason = verdict(original, found.measured, found.fidelity, for_time=for_time)
@@ -45,7 +49,7 @@ def _candidate(
         **dict(found.measured),
         keep=plan.keep,
         weighting=plan.weighting,
-        trials=trials(context, index),
+        trials=tried,
         predicted_ms=plan.predicted_ms,
         metric_before_finetune=found.metric_before_finetune,
         fidelity=found.fidelity,

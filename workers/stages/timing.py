@@ -50,7 +50,13 @@ def measure(context: Context, layers: Sequence[Layer]) -> None:
             "by: the budget is taken as one of MACs instead.",
         )
         return
-    save(context.folder(Stage.PLAN) / _TIMETABLE, found)
+    keep(context, found)
+
+
+def keep(context: Context, found: Timetable | None) -> None:
+    """For whoever plans by it; none is none."""
+    if found is not None:
+        save(context.folder(Stage.PLAN) / _TIMETABLE, found)
 
 
 def _wanted(layer: Layer, rules: Rules) -> list[Form]:

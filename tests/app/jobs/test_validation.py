@@ -364,6 +364,23 @@ def test_a_bound_on_the_fall_needs_a_metric_rows_and_a_budget(
     assert _refused(arrays, target={"max_drop": 0.01}, **body) == refusal
 
 
+@pytest.mark.parametrize(
+    ("body", "refusal"),
+    [
+        ({"role": "test"}, ("data_missing", "data.train")),
+        ({"finetune": {"stages": 3, "epochs": 2}}, ("too_few_epochs", "finetune.epochs")),
+        ({"ranks": {"selection": "energy"}}, ("stages_ignored", "finetune.stages")),
+        ({"ranks": {"selection": "fraction", "fraction": 0.5}}, ("stages_ignored", "finetune.stages")),
+        ({"target": {"max_drop": 0.01}}, ("stages_ignored", "finetune.stages")),
+        ({"target": {"min_agreement": 0.9}}, ("stages_ignored", "finetune.stages")),
+    ],
+)
+def test_stages_need_a_budget_and_training_for_each(body: Document, refusal: tuple[str, str]) -> None:
+    assert _refused([IMAGES, LABELS], **{"finetune": {"stages": 2}, **body}) == refusal
+    assert _resolve([IMAGES, LABELS], finetune={"stages": 2}).finetune.stages == 2
+    assert _resolve([IMAGES, LABELS], **{**body, "finetune": {"stages": 1}}).finetune.stages == 1
+
+
 def test_half_is_kept_where_nothing_bounds_the_loss() -> None:
     assert _resolve([IMAGES, LABELS]).target.keep == 0.5
     assert _resolve([IMAGES, LABELS], target={"max_drop": 0.01}).target.keep is None

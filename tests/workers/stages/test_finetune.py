@@ -1,7 +1,7 @@
 """The fine-tuning stage: gone on with where an attempt was lost, and ended by what selection rows say."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from app.contract.problem import Notice
 from app.contract.report import Metric
 from app.contract.spec import JobSpec
 from app.contract.status import Stage
@@ -171,6 +172,11 @@ def test_nothing_is_trained_without_epochs_whatever_was_left(
     assert finetune.trained(context, "candidate-0") is None
 
 
+def _said_of_training(heard: Sequence[Message]) -> list[Notice]:
+    said = [message.notice for message in heard if isinstance(message, Noticed)]
+    return [notice for notice in said if notice.code != "kept_dense"]
+
+
 def _with_metrics(patch: pytest.MonkeyPatch, name: str, *values: float) -> None:
     """Let the selection rows say that, in turn, of every network."""
     told = iter(values * 3)
@@ -198,7 +204,7 @@ def test_the_best_epoch_is_kept_whichever_way_the_metric_counts(
     _with_metrics(monkeypatch, name, *values)
     heard: list[Message] = []
     context = _run(workspace, heard.append)
-    said = [message.notice for message in heard if isinstance(message, Noticed)]
+    said = _said_of_training(heard)
     assert [notice.code for notice in said] == ["kept_earlier_epoch"] * 3
     assert ("before the first" if kept == 0 else f"after epoch {kept},") in said[0].detail
     metrics = [point.metric for point in finetune.curve(context, "control") if point.metric is not None]
@@ -285,8 +291,7 @@ def test_a_refinement_that_brings_nothing_is_undone_and_told(
     workspace = _copied(decomposition, tmp_path)
     heard: list[Message] = []
     context = _run(workspace, heard.append, epochs=0, refine=True)
-    said = [message.notice.code for message in heard if isinstance(message, Noticed)]
-    assert said == ["not_refined"] * 2
+    assert [notice.code for notice in _said_of_training(heard)] == ["not_refined"] * 2
     before, after = _divergences(context, "decompose", "finetune")
     assert after == before
 

@@ -8,11 +8,12 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.nn import functional as F
 
 from workers.engine.decomposition.spectrum import relative_tails
 from workers.engine.decomposition.svd import Svd
@@ -41,6 +42,8 @@ class AttentionPair(Layer):
     """
 
     kind = "attention"
+    reads_heads: ClassVar[bool] = False
+    """Whether the second multiplies the heads, rather than making some."""
 
     def __init__(self, first: Site, second: Site, heads: Heads, attention: Node) -> None:
         super().__init__(first)
@@ -162,6 +165,8 @@ class ValueOutputPair(AttentionPair):
     """Values and outputs. The values keep a bias of their own: where a mask leaves a query nothing to see, it
     adds nothing."""
 
+    reads_heads = True
+
     @cached_property
     def bias_parameters(self) -> int:
         """The outputs' bias stays as it is."""
@@ -235,6 +240,23 @@ class JointSvdFactorization(Factorization[AttentionPair]):
         layer.insert(firsts[..., :n], firsts[..., n] if layer.takes_mean else None, seconds)
         return Rewritten(rebuilt[:, :n], warnings)
 
+    def merge(self, rank: tuple[int, ...], stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Heads of the original's size whose further elements are zeros: their products are the same."""
+        layer = self.layer
+        first, second = layer.members
+        found = {str(first.weight.target): self._padded(stored[_path(first.weight)])}
+        if first.bias is not None:
+            found[str(first.bias.target)] = self._padded(stored[_path(first.bias)][:, None])[:, 0]
+        W = stored[_path(second.weight)]
+        whole = self._padded(W.T).T if layer.reads_heads else self._padded(W)
+        return found | {str(second.weight.target): whole}
+
+    def _padded(self, narrow: Tensor) -> Tensor:
+        """(heads · r, n) as (heads · size, n)."""
+        count, size = self.layer.heads.number, self.layer.heads.size
+        heads = narrow.reshape(count, -1, narrow.shape[1])
+        return F.pad(heads, (0, 0, 0, size - heads.shape[1])).flatten(0, 1)
+
     @property
     def _svds(self) -> list[Svd]:
         """One for each head."""
@@ -289,5 +311,9 @@ def _split(site: Site, weight: Tensor, bias: Tensor | None) -> Node:
 
 def _stored(site: Site, old: Node, tensor: Tensor) -> Node:
     """A tensor, stored beside the one whose place it takes, and read."""
-    surgery.store(site.module, f"{old.target}_joint", tensor)
-    return site.module.graph.get_attr(f"{old.target}_joint")
+    surgery.store(site.module, _path(old), tensor)
+    return site.module.graph.get_attr(_path(old))
+
+
+def _path(old: Node) -> str:
+    return f"{old.target}_joint"

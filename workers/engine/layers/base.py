@@ -206,11 +206,15 @@ class Layer(ABC):
         ever made larger."""
         return form.parameters < self.parameters and (self.macs == 0 or form.macs < self.macs)
 
+    def path_of(self, part: str) -> str:
+        """Where a factor is stored."""
+        return f"{self.site.weight.target}_{part}"
+
     def replace(self, factors: Mapping[str, Tensor], insert: Callable[[Site, Factors], Node]) -> None:
         """Store factors beside the weight (`head.weight_left`), once, and put the calls that `insert` makes
         in the place of every call."""
         module = self.site.module
-        paths = {part: f"{self.site.weight.target}_{part}" for part in factors}
+        paths = {part: self.path_of(part) for part in factors}
         for part, tensor in factors.items():
             surgery.store(module, paths[part], tensor)
         for site in self.sites:
@@ -251,6 +255,11 @@ class Factorization(ABC, Generic[L]):
     @abstractmethod
     def rewrite(self, rank: tuple[int, ...]) -> Rewritten:
         """Put the form at this rank into the graph, in place."""
+
+    @abstractmethod
+    def merge(self, rank: tuple[int, ...], stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The dense tensors, by path, that factors of this rank come to. `stored` has these by path, as
+        `rewrite` stored them and whatever they have become since."""
 
     def unfoldings(self) -> Sequence[Sequence[Tensor]]:
         """For each number of the rank the matrices, one a group, whose own rank it bounds. Empty where the

@@ -137,6 +137,10 @@ class EmbeddingTrainFactorization(TrainFactorization[EmbeddingLayer]):
         self.layer.replace({f"core_{k}": as_table(core) for k, core in enumerate(cores)}, insert)
         return Rewritten(rebuilt, warnings)
 
+    def merge(self, rank: tuple[int, ...], stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The train's table."""
+        return self.layer.substitutes(self.merged(rank, stored))
+
 
 def is_lookup(site: Site) -> bool:
     """Whether a call looks rows up; else it is a head."""

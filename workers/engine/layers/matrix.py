@@ -109,12 +109,23 @@ class SvdFactorization(Factorization[MatrixLayer]):
         """Two calls instead of one."""
         layer, weighting = self.layer, self.layer.weigh()
         A, B = self._svd.truncated(rank[0])
-        rebuilt = (A.double() @ B.double()).to(A.dtype)
+        rebuilt = multiplied(A, B)
         layer.correct(rebuilt)
         factors = {"left": layer.shaped(A), "right": layer.shaped(B)}
         dense = layer.shaped(rebuilt)
         layer.replace(factors, lambda site, nodes: layer.insert(site, nodes["left"], nodes["right"]))
         return Rewritten(dense, weighting.warnings)
+
+    def merge(self, rank: tuple[int, ...], stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A B."""
+        layer = self.layer
+        A, B = (layer.shaped(stored[layer.path_of(part)]) for part in ("left", "right"))
+        return layer.substitutes(layer.shaped(multiplied(A, B)))
+
+
+def multiplied(A: Tensor, B: Tensor) -> Tensor:
+    """A B, summed in double precision."""
+    return (A.double() @ B.double()).to(A.dtype)
 
 
 class MatrixTrainFactorization(TrainFactorization[MatrixLayer]):
@@ -161,6 +172,10 @@ class MatrixTrainFactorization(TrainFactorization[MatrixLayer]):
 
         layer.replace({f"core_{k}": as_matrix(core) for k, core in enumerate(cores)}, insert)
         return Rewritten(layer.shaped(rebuilt), warnings)
+
+    def merge(self, rank: tuple[int, ...], stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The train's matrix."""
+        return self.layer.substitutes(self.layer.shaped(self.merged(rank, stored)))
 
 
 class LinearLayer(MatrixLayer):

@@ -1,7 +1,7 @@
 """Tensor trains in a graph: what they lose, and the calls that multiply by one or look rows up in it."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from math import prod
 from typing import TypeVar
@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 from workers.engine.decomposition.refine import refine
 from workers.engine.decomposition.tensor_train import (
     Sizes,
+    feasible_ranks,
     max_ranks,
     parameters,
     rebuild,
@@ -82,6 +83,15 @@ class TrainFactorization(Factorization[L]):
         if self.layer.polished and (weighting.right is not None or weighting.left is not None):
             cores = refine(cores, rebuilt, W, right=weighting.right, left=weighting.left)
         return cores, rebuilt([core.double() for core in cores]).to(W.dtype)
+
+    def merged(self, rank: tuple[int, ...], stored: Mapping[str, Tensor]) -> Tensor:
+        """The matrix that stored cores stand for."""
+        ranks = (1, *feasible_ranks(self.rows, self.columns, rank), 1)
+        cores = []
+        for k, (m, n) in enumerate(zip(self.rows, self.columns, strict=True)):
+            core = stored[self.layer.path_of(f"core_{k}")].double()
+            cores.append(core.reshape(m, ranks[k], n, ranks[k + 1]).transpose(0, 1))
+        return rebuild(cores)[: len(self.matrix)].to(self.matrix.dtype)
 
 
 def multiply(module: GraphModule, x: Node, cores: Sequence[Node], shapes: Sequence[torch.Size]) -> Node:

@@ -21,6 +21,7 @@ from tests.workers.engine.layers.cells import (
     assert_costs,
     assert_same,
     edited,
+    half,
     halved,
     most,
     network_of,
@@ -33,6 +34,7 @@ from workers.engine.formats import onnx, pt2
 from workers.engine.graph import surgery
 from workers.engine.layers.base import Layer
 from workers.engine.layers.find import find
+from workers.engine.layers.substitute import merged
 from workers.engine.measure import reopen
 
 Cell = tuple[str, str]
@@ -89,6 +91,20 @@ def test_at_full_rank_a_cell_computes_the_same_and_leaves_the_original_alone(cas
 @EVERY
 def test_a_cell_costs_what_an_independent_count_of_the_rewritten_graph_says(case: str, method: str) -> None:
     assert_costs(network_of(case), *halved(case, method))
+
+
+@EVERY
+def test_factors_that_changed_are_merged_into_dense_weights_that_compute_the_same(
+    case: str, method: str
+) -> None:
+    network, factorised = network_of(case), halved(case, method)[0].copy()
+    for parameter in factorised.module.parameters():  # as if trained
+        parameter.data.mul_(1.0 + 0.3 * torch.rand_like(parameter))
+    taken = [layer for layer in find(network, joint=True) if method in layer.methods]
+    forms = [(layer, method, half(layer.methods[method])) for layer in taken]
+    dense = merged(network, forms, factorised)
+    assert dense.module.state_dict().keys() == network.module.state_dict().keys()
+    assert_same(factorised, dense)
 
 
 @EVERY

@@ -52,6 +52,10 @@ class ConvFactorization(Factorization[ConvLayer]):
         """What the graph holds, from every group's factors."""
 
     @abstractmethod
+    def unstored(self, rank: Rank, stored: Mapping[str, Tensor]) -> Sequence[Sequence[Tensor]]:
+        """Every group's factors, from what the graph holds by path."""
+
+    @abstractmethod
     def insert(self, rank: Rank, site: Site, factors: Factors) -> Node:
         """Insert the calls that stand for one call."""
 
@@ -74,6 +78,13 @@ class ConvFactorization(Factorization[ConvLayer]):
         layer.replace(factors, lambda site, nodes: self.insert(rank, site, nodes))
         warnings = dict.fromkeys(warning for fit in fits for warning in fit.warnings)
         return Rewritten(weight, (*weighting.warnings, *warnings))
+
+    def merge(self, rank: Rank, stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Every group's kernel."""
+        layer = self.layer
+        groups = [[factor.double() for factor in factors] for factors in self.unstored(rank, stored)]
+        kernels = [self.rebuild(rank, factors) for factors in groups]
+        return layer.substitutes(layer.stored(kernels, layer.axes).to(layer.weight.dtype))
 
     def _refined(self, group: int, rank: Rank, weighting: Weighting) -> Fit:
         start = self.decompose(group, rank)
@@ -138,6 +149,14 @@ class ChainFactorization(ConvFactorization):
             stage.name: self.layer.stored(kernels, stage.axes)
             for stage, kernels in zip(stages, zip(*groups, strict=True), strict=True)
         }
+
+    def unstored(self, rank: Rank, stored: Mapping[str, Tensor]) -> Sequence[Sequence[Tensor]]:
+        """The kernels of each convolution, the groups apart."""
+        layer = self.layer
+        kernels = [
+            layer.unstored(stored[layer.path_of(stage.name)], stage.axes) for stage in self.chain(rank)
+        ]
+        return list(zip(*kernels, strict=True))
 
     def insert(self, rank: Rank, site: Site, factors: Factors) -> Node:
         """The convolutions in a row."""

@@ -86,6 +86,11 @@ class ConvLayer(Layer):
         turned = self.transposed and bool(axes)
         return torch.cat([kernel.transpose(0, 1) if turned else kernel for kernel in kernels])
 
+    def unstored(self, weight: Tensor, axes: Collection[int]) -> list[Tensor]:
+        """Every group's kernel (outputs, inputs, *k) from what `stored` made of them."""
+        turned = self.transposed and bool(axes)
+        return [kernel.transpose(0, 1) if turned else kernel for kernel in weight.chunk(self.groups)]
+
     @property
     def macs(self) -> int:
         """A pixel that goes out, or comes in where transposed, meets the whole weight."""

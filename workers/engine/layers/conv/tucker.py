@@ -137,6 +137,12 @@ class FullTuckerFactorization(ConvFactorization):
             **{f"factor_{axis}": factor.T for axis, factor in enumerate(taps)},
         }
 
+    def unstored(self, rank: Rank, stored: Mapping[str, Tensor]) -> Sequence[Sequence[Tensor]]:
+        """Core and factors of the one group, as `decompose` gives them."""
+        parts = ("core", "factor_out", "factor_in", *(f"factor_{axis}" for axis in self.layer.axes))
+        core, last, first, *taps = (stored[self.layer.path_of(part)] for part in parts)
+        return [[core, last.flatten(1), first.flatten(1).T, *(factor.T for factor in taps)]]
+
     def insert(self, rank: Rank, site: Site, factors: Factors) -> Node:
         """The products, then the convolutions."""
         axes, core = self.layer.axes, factors["core"]

@@ -15,13 +15,14 @@ from workers.engine.decomposition.tucker import Hosvd, hosvd, unfold
 from workers.engine.decomposition.whitening import Root
 from workers.engine.graph import surgery
 from workers.engine.layers.base import Factorization, Rewritten
-from workers.engine.layers.matrix import whole_svd
+from workers.engine.layers.matrix import multiplied, whole_svd
 from workers.engine.layers.recurrent.layer import GateLayer
 from workers.engine.layers.recurrent.maps import CpMap, GateMap, MatrixMap, TuckerMap
 
 _FINEST = 24  # ranks of a long mode that a grid holds at most
 # Every CP rank needs a fit of its own: a handful, as shares of the rank that costs what the weights do.
 _SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
+_TUCKER, _CP = "abc,ga,hb,nc->ghn", "gr,hr,nr->ghn"
 
 
 def factorizations(layer: GateLayer) -> list[Factorization[Any]]:
@@ -68,7 +69,12 @@ class Svd(Factorization[GateLayer]):
         A, B = whole_svd(layer).truncated(rank[0])
         maps, project = split_svd(layer, A, B, range(len(layer.paths)))
         layer.put(maps, project)
-        return Rewritten((A.double() @ B.double()).to(A.dtype), weighting.warnings)
+        return Rewritten(multiplied(A, B), weighting.warnings)
+
+    def merge(self, rank: tuple[int, ...], stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The left factors on top of each other, times the right one."""
+        layer = self.layer
+        return layer.substitutes(merged_svd(layer, stored, range(len(layer.paths))))
 
 
 def split_svd(layer: GateLayer, A: Tensor, B: Tensor, places: Sequence[int]) -> tuple[list[GateMap], str]:
@@ -80,6 +86,12 @@ def split_svd(layer: GateLayer, A: Tensor, B: Tensor, places: Sequence[int]) -> 
     project = f"{layer.paths[places[0]]}_right"
     surgery.store(layer.call.module, project, B)
     return [MatrixMap((path,)) for path in paths], project
+
+
+def merged_svd(layer: GateLayer, stored: Mapping[str, Tensor], places: Sequence[int]) -> Tensor:
+    """The stack of the weights at `places` that factors stand for, as `split_svd` stored them."""
+    A = torch.cat([stored[f"{layer.paths[place]}_left"] for place in places])
+    return multiplied(A, stored[f"{layer.paths[places[0]]}_right"])
 
 
 class _GateModeFactorization(Factorization[GateLayer]):
@@ -109,6 +121,16 @@ class _GateModeFactorization(Factorization[GateLayer]):
         for path, tensor in zip([*shared, *own], tensors, strict=True):
             surgery.store(module, path, tensor)
         return shared, own
+
+    def _stored(self, stored: Mapping[str, Tensor], *parts: str) -> tuple[list[Tensor], Tensor]:
+        """What `_store` put there: the shared factors, and the whole gate factor."""
+        paths = self.layer.paths
+        shared = [stored[f"{paths[0]}_{part}"].double() for part in parts]
+        return shared, torch.cat([stored[f"{path}_gates"] for path in paths]).double()
+
+    def _merged(self, equation: str, *factors: Tensor) -> Mapping[str, Tensor]:
+        whole = torch.einsum(equation, *factors).flatten(0, 1)
+        return self.layer.substitutes(whole.to(self.layer.tensors[0].dtype))
 
 
 class Tucker(_GateModeFactorization):
@@ -159,8 +181,13 @@ class Tucker(_GateModeFactorization):
         factors = {"factor_in": inputs.T, "core": core.flatten(0, 1), "factor_out": hidden}
         (project, *shared), own = self._store(factors, gate)
         layer.put([TuckerMap((*shared, path), (rank[0], rank[1])) for path in own], project)
-        rebuilt = torch.einsum("abc,ga,hb,nc->ghn", core, gate, hidden, inputs)
+        rebuilt = torch.einsum(_TUCKER, core, gate, hidden, inputs)
         return Rewritten(rebuilt.flatten(0, 1), layer.weigh().warnings)
+
+    def merge(self, rank: tuple[int, ...], stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The core times the factor of every mode."""
+        (inputs, core, hidden), gate = self._stored(stored, "factor_in", "core", "factor_out")
+        return self._merged(_TUCKER, core.reshape(*rank[:2], -1), gate, hidden, inputs.T)
 
 
 class Cp(_GateModeFactorization):
@@ -201,5 +228,10 @@ class Cp(_GateModeFactorization):
         gate, hidden, inputs = found.factors
         (project, *shared), own = self._store({"factor_in": inputs.T, "factor_out": hidden}, gate)
         layer.put([CpMap((*shared, path)) for path in own], project)
-        rebuilt = torch.einsum("gr,hr,nr->ghn", gate, hidden, inputs)
+        rebuilt = torch.einsum(_CP, gate, hidden, inputs)
         return Rewritten(rebuilt.flatten(0, 1), layer.weigh().warnings)
+
+    def merge(self, rank: tuple[int, ...], stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The sum of outer products."""
+        (inputs, hidden), gate = self._stored(stored, "factor_in", "factor_out")
+        return self._merged(_CP, gate, hidden, inputs.T)

@@ -11,9 +11,10 @@ from workers.engine.decomposition.spectrum import relative_tails
 from workers.engine.decomposition.svd import Svd
 from workers.engine.decomposition.whitening import root, whitened
 from workers.engine.layers.base import Factorization, Rewritten, Site
+from workers.engine.layers.matrix import multiplied
 from workers.engine.layers.recurrent.call import Call, Direction
 from workers.engine.layers.recurrent.cells import Recurrence
-from workers.engine.layers.recurrent.factorizations import factorizations, split_svd
+from workers.engine.layers.recurrent.factorizations import factorizations, merged_svd, split_svd
 from workers.engine.layers.recurrent.layer import GateLayer
 from workers.engine.layers.recurrent.maps import GateMap
 
@@ -154,5 +155,10 @@ class InputSvd(Factorization[HiddenLayer]):
         maps, project = split_svd(layer, A, B, range(1, len(layer.paths)))
         if layer.following is not None:
             layer.following.feed(maps, project)
-        rebuilt = (A.double() @ B.double()).to(A.dtype)
-        return Rewritten(torch.cat([layer.tensors[0], rebuilt]), layer.weigh().warnings)
+        return Rewritten(torch.cat([layer.tensors[0], multiplied(A, B)]), layer.weigh().warnings)
+
+    def merge(self, rank: tuple[int, ...], stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The hidden matrix as it is, and what the factors stand for."""
+        layer = self.layer
+        rebuilt = merged_svd(layer, stored, range(1, len(layer.paths)))
+        return layer.substitutes(torch.cat([stored[layer.paths[0]], rebuilt]))
