@@ -21,7 +21,6 @@ from typing import Any
 from unittest.mock import patch
 
 from app.contract.report import LOWER_IS_BETTER, Candidate, Metric
-from app.contract.spec import Finetune
 from app.contract.status import Stage
 from benchmarks.cases import body, found_in
 from benchmarks.jobs import WORK, job_order, run_job
@@ -82,7 +81,7 @@ LINES: dict[str, Line] = {
     _REFINED: Line(_weighted("two_sided", {}), _METHODS, {"refine": True}, goes_on=True),
     _TRAINED: Line(_weighted("two_sided", {}), _REFINED, {"refine": True}, trains=True, goes_on=True),
     "labels alone": _trained(distill=False),
-    **({"in two stages": _trained(stages=2)} if "stages" in Finetune.model_fields else {}),
+    "in two stages": _trained(stages=2),
     "Frobenius decay": _trained(decay=1e-4),
     "patience of one epoch": _trained(patience=1),
 }
