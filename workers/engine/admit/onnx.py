@@ -33,7 +33,7 @@ from workers.engine.admit.onnx_tensors import MAX_AXES, MAX_LENGTH, as_text, dty
 from workers.engine.admit.protobuf import Budget, Fields, Message
 from workers.engine.errors import Rejected
 
-OPSETS = range(11, 24)
+OPSETS = range(9, 24)
 """The versions of the operator set that are understood."""
 MAX_BYTES = (1 << 31) - 1
 MAX_NODES = 20_000
@@ -44,6 +44,7 @@ MAX_DEPTH = 8
 MAX_FIELDS = 600_000
 MAX_EXAMPLE_BYTES = 1 << 30
 
+_UNNAMED = ("", "?")  # the second is what paddle2onnx calls every axis that it knows nothing of
 _OWN_DOMAINS = ("", "ai.onnx")
 
 
@@ -275,7 +276,7 @@ def _axis(message: Message, place: int, name: str) -> int | str:
     fields = message.fields(DIMENSION, "an axis")
     symbol = text(fields, "dim_param", "an axis's name")
     if "dim_value" not in fields:
-        return symbol or f"{name}.{place}"
+        return f"{name}.{place}" if symbol in _UNNAMED else symbol
     length = fields["dim_value"][0]
     if length == -1 and not symbol:  # how paddle2onnx writes a variable axis
         return f"{name}.{place}"
