@@ -148,4 +148,3 @@ def _dims(inputs: Sequence[Input]) -> dict[str, tuple[Dim, int]]:
             dim = Dim(axis.symbol, min=axis.minimum, max=axis.maximum)
             dims[axis.symbol] = (dim, _bounded(axis, 3 + 2 * len(dims)))
     return dims
-

@@ -38,7 +38,9 @@ class Constants:
         `source` names the constant they come from, `how` what was done to it: the same weights used again are
         the same parameters. `node` is the name and operator of the call.
         """
-        return self._named((source, how, *tensors), module_of(self.origins.get(source, source), *node), tensors)
+        return self._named(
+            (source, how, *tensors), module_of(self.origins.get(source, source), *node), tensors
+        )
 
     def beside(self, weight: str, source: str, leaf: str, tensor: Tensor, *, learned: bool = True) -> str:
         """The name of a value that holds what else the layer of a weight has, such as its bias."""
@@ -71,5 +73,7 @@ class Constants:
 
 
 def _leaf(name: str) -> str:
-    leaf = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name).strip("_")[-120:]
+    leaf = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name).strip("_")[
+        -120:
+    ]
     return f"c{leaf}" if not leaf or leaf[0].isdigit() else leaf

@@ -13,6 +13,7 @@ from workers.engine.formats.onnx_in.constants import Constants
 from workers.engine.formats.onnx_in.registry import OPERATORS, Call
 from workers.engine.formats.onnx_in.stored import loaded
 from workers.engine.formats.onnx_in.values import Host, kept
+from workers.engine.formats.reason import reason
 
 CONTROL = frozenset({"If", "Scan"})
 """Operators that hold graphs, which the interpreter runs."""
@@ -63,7 +64,9 @@ def _chosen(node: Node, opset: int, constants: Constants, unknown: Counter[str])
         for inner in branch.nodes:
             yield from _folded(inner, opset, constants, unknown)
         for source, target in zip(branch.outputs, node.outputs, strict=True):
-            yield from _folded(Node("Identity", node.name, (source,), (target,), {}), opset, constants, unknown)
+            yield from _folded(
+                Node("Identity", node.name, (source,), (target,), {}), opset, constants, unknown
+            )
         return
     for key, branch in branches.items():
         try:
@@ -87,7 +90,9 @@ def _computed(node: Node, opset: int, constants: Constants) -> bool:
         raise
     except Exception as error:  # whatever torch raises on operands that make no sense to it
         raise cannot_run(node, error) from error
-    for name, value in zip(node.outputs, result if isinstance(result, tuple | list) else [result], strict=False):
+    for name, value in zip(
+        node.outputs, result if isinstance(result, tuple | list) else [result], strict=False
+    ):
         constants.values[name] = kept(value) if isinstance(value, Tensor) else value
         _remember(node, name, constants)
     return True
@@ -99,7 +104,12 @@ def _remember(node: Node, name: str, constants: Constants) -> None:
     if sources:
         constants.origins[name] = constants.origins.get(sources[0], sources[0])
     value = constants.values[name]
-    if node.operator == "Transpose" and isinstance(value, Tensor) and value.ndim == 2 and node.attributes.get("perm", (1, 0)) == (1, 0):
+    if (
+        node.operator == "Transpose"
+        and isinstance(value, Tensor)
+        and value.ndim == 2
+        and node.attributes.get("perm", (1, 0)) == (1, 0)
+    ):
         constants.transposed[name] = node.inputs[0]
 
 
@@ -126,10 +136,9 @@ def reads(graph: Graph) -> Iterator[str]:
 
 def cannot_run(node: Node, error: Exception) -> Rejected:
     """The rejection of a node on which torch fails."""
-    reason = " ".join((str(error).strip().partition("\n")[0] or type(error).__name__).split())[:300]
     return Rejected(
         "cannot_trace",
-        f"Torch cannot compute {node}: {reason}",
+        f"Torch cannot compute {node}: {reason(error)}",
         hint="Check that the model runs in ONNX Runtime for inputs of several sizes.",
         layer=node.name or None,
     )
@@ -144,7 +153,7 @@ class UnknownOperators(Rejected):
         super().__init__(
             "unsupported_operator",
             f"The model has operators that are not supported: {listed}.",
-            hint="docs/onnx.md lists those that are. Quantised models have to be uploaded before quantisation.",
+            hint="docs/onnx.md lists those that are. Upload quantised models as they were before.",
         )
 
 

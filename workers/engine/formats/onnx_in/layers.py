@@ -19,7 +19,11 @@ _GATES = {
     "GRU": (3, [1, 0, 2]),  # z r h → r z n
     "RNN": (1, [0]),
 }
-_ACTIVATIONS = {"LSTM": (("Sigmoid", "Tanh", "Tanh"),), "GRU": (("Sigmoid", "Tanh"),), "RNN": (("Tanh",), ("Relu",))}
+_ACTIVATIONS = {
+    "LSTM": (("Sigmoid", "Tanh", "Tanh"),),
+    "GRU": (("Sigmoid", "Tanh"),),
+    "RNN": (("Tanh",), ("Relu",)),
+}
 
 
 def rewrite(node: Node, opset: int, constants: Constants) -> Node:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from workers.engine.admit.onnx_model import SEPARATOR, Graph, Node, OnnxModel
@@ -29,10 +28,11 @@ _KNOWN = {"Resize": (1, 2, 3), "Upsample": (1,), "OneHot": (1, 2), "Range": (0, 
 Environment = dict[str, Value]
 
 
-def interpreter(model: OnnxModel, names: Sequence[str]) -> nn.Module:
+def interpreter(model: OnnxModel, names: Sequence[str], seen: dict[str, Tensor] | None = None) -> nn.Module:
     """A module in evaluation mode whose forward makes the graph's calls one by one.
 
-    `names` are what the parameters of forward are called, in the order of the graph's inputs. Raises
+    `names` are what the parameters of forward are called, in the order of the graph's inputs; `seen`
+    is filled with all tensors of every run. Raises
     `Rejected` (`unsupported_operator`), naming every operator that is not understood.
     """
     constants = Constants()
@@ -49,6 +49,8 @@ def interpreter(model: OnnxModel, names: Sequence[str]) -> nn.Module:
         values: Environment = {**known, **{name: read(root) for name, read in held}}
         values.update(zip(inputs, given, strict=True))
         _run(graph, model.opset, values)
+        if seen is not None:
+            seen.update({name: as_tensor(value) for name, value in values.items()})
         outputs = tuple(as_tensor(values[name]) for name in graph.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
@@ -130,7 +132,7 @@ def _on_host(node: Node, constants: Constants) -> Node:
 def _take_bias(
     node: Node, nodes: list[Node], made: dict[str, int], readers: Counter[str], constants: Constants
 ) -> bool:
-    """Give what an Add adds to the linear layer before it, if nothing else reads that and it comes right before."""
+    """Give what an Add adds to the linear layer before it, if nothing else reads what that gives out."""
     for x, y in (node.inputs, node.inputs[::-1]):
         bias = constants.tensor(y)
         if bias is None or bias.ndim != 1 or x not in made or readers[x] != 1:
@@ -140,7 +142,7 @@ def _take_bias(
         if fits and constants.tensors[constants.paths[linear.inputs[1]]].shape[0] == bias.numel():
             name = constants.beside(linear.inputs[1], y, "bias", bias)
             nodes[made[x]] = replace(linear, inputs=(*linear.inputs, name), outputs=node.outputs)
-            made.update({output: made[x] for output in node.outputs})
+            made.update(dict.fromkeys(node.outputs, made[x]))
             return True
     return False
 
@@ -157,7 +159,9 @@ def _flattened(nodes: tuple[Node, ...], graph: Graph, constants: Constants) -> t
         sequence = node.outputs[0] if node.outputs else ""
         if node.operator not in ("lstm", "gru", "rnn") or not sequence or sequence in graph.outputs:
             continue
-        plain = node.attributes.get("direction", "forward") != "bidirectional" and not node.attributes.get("layout")
+        plain = node.attributes.get("direction", "forward") != "bidirectional" and not node.attributes.get(
+            "layout"
+        )
         if plain and all(_drops_directions(reader, constants) for reader in by_reader.get(sequence, [])):
             flat.add(sequence)
     return tuple(_flat(node, flat) for node in nodes)

@@ -1,27 +1,37 @@
 """An uploaded ONNX file as a network."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from workers.engine.admit import onnx as admission
-from workers.engine.admit.onnx_model import GraphInput, OnnxModel
+from workers.engine.admit.onnx_model import Graph, GraphInput, OnnxModel
 from workers.engine.errors import Rejected
 from workers.engine.formats.onnx_in import operators as _operators  # noqa: F401  # registers them
 from workers.engine.formats.onnx_in.module import interpreter
 from workers.engine.formats.onnx_in.names import identifier
+from workers.engine.formats.reason import reason
 from workers.engine.graph.network import Dimension, Input, Network, examples, trace
 
 _BOUND = re.compile(r"Constraints violated \(([\w, ]+)\)")
-# The least lengths that variable axes other than the batch are tried with, each a step longer than the last: what
-# is too short does not fit through a network, and images are often halved five times.
+# The least lengths that variable axes other than the batch are tried with, each a step longer than the last:
+# what is too short does not fit through a network, and images are often halved five times.
 _LEAST = ((1, 0), (64, 32), (512, 64))
 
 
-def read(path: Path) -> Network:
+@dataclass(frozen=True)
+class Imported:
+    """A network, and what its user should know about how it was read."""
+
+    network: Network
+    remarks: tuple[str, ...] = ()
+
+
+def read(path: Path) -> Imported:
     """The network in an uploaded `.onnx`, in evaluation mode, on the CPU.
 
     The file is admitted, its nodes are interpreted by operators of torch and traced: neither ONNX's own
@@ -32,17 +42,26 @@ def read(path: Path) -> Network:
     return network_of(model)
 
 
-def network_of(model: OnnxModel) -> Network:
+def network_of(model: OnnxModel) -> Imported:
     """The network of an admitted model; raises `Rejected`."""
     names = input_names(model)
     module = interpreter(model, names)
     inputs = _fitting(module, [_inputs(model.graph.inputs, names, *least) for least in _LEAST])
     try:
-        return trace(module, inputs)
+        return Imported(trace(module, inputs), tuple(_remarks(model.graph)))
     except Rejected:
         raise
     except Exception as error:  # whatever torch raises on a graph that makes no sense to it
         raise _cannot_trace(error, inputs) from error
+
+
+def _remarks(graph: Graph) -> Iterator[str]:
+    count = sum(node.operator == "DequantizeLinear" for node in graph.nodes)
+    if count:
+        yield (
+            f"Quantised weights ({count} tensors) were turned into the numbers that they stand for: the "
+            "network is compressed, and its artifacts are written, in floating point."
+        )
 
 
 def _fitting(module: nn.Module, candidates: Sequence[list[Input]]) -> list[Input]:
@@ -82,7 +101,9 @@ def _inputs(specs: Sequence[GraphInput], names: Sequence[str], least: int, step:
                 symbol = identifier(axis)
                 while any(known.symbol == symbol for known in symbols.values()):
                     symbol += "_"
-                minimum = 1 if place == 0 else least + step * sum(known.minimum > 1 for known in symbols.values())
+                minimum = (
+                    1 if place == 0 else least + step * sum(known.minimum > 1 for known in symbols.values())
+                )
                 symbols[axis] = Dimension(symbol, minimum, None, minimum)
             shape.append(symbols[axis] if isinstance(axis, str) else axis)
         inputs.append(Input(name, getattr(torch, spec.dtype or "float32"), tuple(shape)))
@@ -106,9 +127,8 @@ def _cannot_trace(error: Exception, inputs: Sequence[Input]) -> Rejected:
             "python -m onnxruntime.tools.make_dynamic_shape_fixed.",
             field=axes[0].partition("[")[0],
         )
-    reason = " ".join((str(error).strip().partition("\n\n")[0] or type(error).__name__).split())[:400]
     return Rejected(
         "cannot_trace",
-        f"Torch cannot run the model: {reason}",
+        f"Torch cannot run the model: {reason(error)}",
         hint="Check that the model runs in ONNX Runtime for inputs of several sizes, or declare fixed axes.",
     )

@@ -29,7 +29,9 @@ def scan(call: Call, values: dict[str, Value], run: _Run) -> Sequence[Tensor]:
     outer = _captured(body, values)
 
     def step(*slices: Tensor) -> list[Tensor]:
-        inner = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+        inner: dict[str, Value] = {
+            name: value for name, value in values.items() if not isinstance(value, Tensor)
+        }
         inner.update(zip([*own, *outer], slices, strict=True))
         run(body, call.opset, inner)
         results = [as_tensor(inner[name]) for name in body.outputs]

@@ -49,10 +49,14 @@ def host(values: Iterable[Any] | Any, dtype: torch.dtype = torch.int64, shape: A
     items = list(values.flat) if isinstance(values, np.ndarray) else values
     if isinstance(values, np.ndarray) and shape is None:
         shape = values.shape
-    flat = [_rounded(item, dtype) for item in items] if isinstance(items, Sequence) else [_rounded(items, dtype)]
+    flat = (
+        [_rounded(item, dtype) for item in items] if isinstance(items, Sequence) else [_rounded(items, dtype)]
+    )
     array = np.empty(len(flat), dtype=object)
     array[:] = flat
-    return Host(array.reshape((len(flat),) if shape is None and isinstance(items, Sequence) else shape or ()), dtype)
+    return Host(
+        array.reshape((len(flat),) if shape is None and isinstance(items, Sequence) else shape or ()), dtype
+    )
 
 
 def _rounded(item: Any, dtype: torch.dtype) -> Any:
@@ -118,9 +122,24 @@ def ints(value: Value | None, what: str) -> list[Size]:
 def scalar_for(value: Value, other: Value) -> Any:
     """What to give torch for one operand of a pointwise operator: a plain number where `value` is one and
     does not add axes to `other`."""
-    if isinstance(value, Host) and value.array.size == 1 and value.ndim <= other.ndim and isinstance(other, Tensor):
+    if (
+        isinstance(value, Host)
+        and value.array.size == 1
+        and value.ndim <= other.ndim
+        and isinstance(other, Tensor)
+    ):
         return value.array.flat[0]
     return as_tensor(value)
+
+
+def larger(x: Size, y: Size) -> Size:
+    """The larger of two sizes, of which one may be symbolic."""
+    return torch.sym_max(x, y) if is_symbolic(x) or is_symbolic(y) else max(x, y)  # type: ignore[no-untyped-call]
+
+
+def smaller(x: Size, y: Size) -> Size:
+    """The smaller of two sizes, of which one may be symbolic."""
+    return torch.sym_min(x, y) if is_symbolic(x) or is_symbolic(y) else min(x, y)  # type: ignore[no-untyped-call]
 
 
 def each(function: Callable[..., Any], *values: Host, dtype: torch.dtype | None = None) -> Host:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workers.engine.formats.onnx_in.registry import Call, operator
-from workers.engine.formats.onnx_in.values import Size, Value, as_tensor, is_symbolic
+from workers.engine.formats.onnx_in.values import Size, Value, as_tensor, is_symbolic, larger, smaller
 
 _CONV = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -52,9 +52,11 @@ def max_pool(call: Call, x: Value) -> Tensor:
     values = as_tensor(x)
     kernel, strides, dilations = _window(call)
     begin, end = _padding(call, values, kernel, strides, dilations)
-    if not _fits(begin, end, kernel):
-        values, begin = _padded(values, begin, end, float("-inf")), [0] * len(kernel)
-    return _MAX_POOL[len(kernel)](values, kernel, strides, begin, dilations, bool(call.get("ceil_mode", 0)))
+    ceil, pool = bool(call.get("ceil_mode", 0)), _MAX_POOL[len(kernel)]
+    if _fits(begin, end, kernel):
+        return pool(values, kernel, strides, begin, dilations, ceil)
+    padded = pool(_padded(values, begin, end, float("-inf")), kernel, strides, 0, dilations, ceil)
+    return _without_padding_alone(padded, values, strides, begin)
 
 
 @operator("AveragePool", limits="without dilations")
@@ -69,10 +71,13 @@ def average_pool(call: Call, x: Value) -> Tensor:
     pool = _AVERAGE_POOL[len(kernel)]
     if _fits(begin, end, kernel):
         return pool(values, kernel, strides, begin, ceil, counted)
-    padded = pool(_padded(values, begin, end), kernel, strides, 0, ceil)
+    padded = _without_padding_alone(
+        pool(_padded(values, begin, end), kernel, strides, 0, ceil), values, strides, begin
+    )
     if counted:
         return padded
-    return padded / pool(_padded(torch.ones_like(values), begin, end), kernel, strides, 0, ceil)
+    share = pool(_padded(torch.ones_like(values), begin, end), kernel, strides, 0, ceil)
+    return padded / _without_padding_alone(share, values, strides, begin)
 
 
 @operator("GlobalAveragePool")
@@ -127,7 +132,7 @@ def _same(length: Size, stride: int, reach: int) -> Size:
     """The padding that gives ceil(length / stride) outputs."""
     if stride == 1:
         return reach - 1
-    return torch.sym_max(0, ((length + stride - 1) // stride - 1) * stride + reach - length)
+    return larger(0, ((length + stride - 1) // stride - 1) * stride + reach - length)
 
 
 def _given(call: Call, axes: int) -> tuple[list[Size], list[Size]]:
@@ -160,7 +165,9 @@ def _cut(
     ]
     whole = [
         (length - 1) * stride + extra + dilation * (size - 1) + 1
-        for length, stride, extra, dilation, size in zip(x.shape[2:], strides, more, dilations, kernel, strict=True)
+        for length, stride, extra, dilation, size in zip(
+            x.shape[2:], strides, more, dilations, kernel, strict=True
+        )
     ]
     return _halves([total - out for total, out in zip(whole, wanted, strict=True)], mode)
 
@@ -172,9 +179,17 @@ def _fits(begin: Sequence[Size], end: Sequence[Size], kernel: Sequence[int]) -> 
     )
 
 
+def _without_padding_alone(
+    pooled: Tensor, x: Tensor, strides: Sequence[int], begin: Sequence[Size]
+) -> Tensor:
+    """Without windows that begin after the last element, which rounding up may have added."""
+    for axis, (stride, before) in enumerate(zip(strides, begin, strict=True), 2):
+        last = (x.shape[axis] + before - 1) // stride + 1
+        pooled = pooled.narrow(axis, 0, smaller(pooled.shape[axis], last))
+    return pooled
+
+
 def _padded(x: Tensor, begin: Sequence[Size], end: Sequence[Size], value: float = 0.0) -> Tensor:
     """Padded where positive, cut where negative."""
     pads = [pad for axis in reversed(range(len(begin))) for pad in (begin[axis], end[axis])]
     return F.pad(x, pads, value=value)
-
-

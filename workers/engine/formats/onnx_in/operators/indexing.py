@@ -86,17 +86,23 @@ def cut(call: Call, x: Value, *bounds: Value | None) -> Value:
         given: list[list[Size]] = [ints(each, "bounds of a Slice") for each in bounds]
     else:
         given = [list[int](call.get(name, ())) for name in ("starts", "ends", "axes")]
-    starts, ends, axes, steps = (*given, *[[]] * (4 - len(given)))
+    starts, ends, axes, steps = [*given, [], []][:4]
     axes = axes or list(range(len(starts)))
     steps = steps or [1] * len(starts)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        x = _on_host(x, start, end, axis, step) if isinstance(x, Host) else _sliced(call, x, start, end, axis, step)
+        x = (
+            _on_host(x, start, end, axis, step)
+            if isinstance(x, Host)
+            else _sliced(call, x, start, end, axis, step)
+        )
     return x
 
 
 def _on_host(x: Host, start: Size, end: Size, axis: int, step: int) -> Host:
     place: list[Any] = [slice(None)] * x.ndim
-    place[axis] = slice(int(start), None if abs(end) >= _END - 1 and (end < 0) == (step < 0) else int(end), step)
+    place[axis] = slice(
+        int(start), None if abs(end) >= _END - 1 and (end < 0) == (step < 0) else int(end), step
+    )
     return Host(x.array[tuple(place)], x.dtype)
 
 
@@ -106,7 +112,12 @@ def _sliced(call: Call, x: Tensor, start: Size, end: Size, axis: int, step: int)
         result: Tensor = torch.ops.aten.slice.Tensor(x, axis, start, last, step)
         return result
     length = x.shape[axis]
-    whole = not is_symbolic(start) and not is_symbolic(end) and (start >= _END - 1 or start == -1) and end <= 1 - _END
+    whole = (
+        not is_symbolic(start)
+        and not is_symbolic(end)
+        and (start >= _END - 1 or start == -1)
+        and end <= 1 - _END
+    )
     if whole and step == -1:
         return x.flip([axis])
     if any(map(is_symbolic, (length, start, end))):
@@ -183,5 +194,7 @@ def reverse_sequence(call: Call, x: Value, lengths: Value) -> Tensor:
 def _from_the_front(indices: Value, length: Size) -> Tensor:
     """Indices that count from the front, where they are known."""
     if on_host(indices) and isinstance(indices, Host) and not is_symbolic(length):
-        return as_tensor(host([int(item) % length for item in indices.array.flat], torch.int64, indices.shape))
+        return as_tensor(
+            host([int(item) % length for item in indices.array.flat], torch.int64, indices.shape)
+        )
     return as_tensor(indices).long()

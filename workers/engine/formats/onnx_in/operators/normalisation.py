@@ -61,7 +61,8 @@ def lp_normalisation(call: Call, x: Value) -> Tensor:
     """By the sum of magnitudes, or by the root of the sum of squares, over one axis."""
     values, axis = as_tensor(x), call.get("axis", -1)
     order = call.expect("p", 1, 2, default=2)
-    return values / torch.linalg.vector_norm(values, float(order), [axis], True)
+    result: Tensor = values / torch.linalg.vector_norm(values, float(order), [axis], True)
+    return result
 
 
 @operator("MeanVarianceNormalization")
@@ -78,9 +79,12 @@ def local_response_norm(call: Call, x: Value) -> Tensor:
     values, size = as_tensor(x), call.get("size", 1)
     before = (size - 1) // 2
     squares = F.pad(values.square().unsqueeze(1), [0, 0] * (values.ndim - 2) + [before, size - 1 - before])
-    total = torch.stack([squares.narrow(2, place, values.shape[1]) for place in range(size)]).sum(0).squeeze(1)
+    total = (
+        torch.stack([squares.narrow(2, place, values.shape[1]) for place in range(size)]).sum(0).squeeze(1)
+    )
     alpha, beta, bias = call.get("alpha", 1e-4), call.get("beta", 0.75), call.get("bias", 1.0)
-    return values / (bias + alpha / size * total).pow(beta)
+    result: Tensor = values / (bias + alpha / size * total).pow(beta)
+    return result
 
 
 def _epsilon(call: Call) -> float:

@@ -9,16 +9,29 @@ import torch
 from torch import Tensor
 
 from workers.engine.formats.onnx_in.registry import Call, operator
-from workers.engine.formats.onnx_in.values import Host, Value, as_tensor, each, is_symbolic, on_host, scalar_for
+from workers.engine.formats.onnx_in.values import (
+    Host,
+    Value,
+    as_tensor,
+    each,
+    is_symbolic,
+    larger,
+    on_host,
+    scalar_for,
+    smaller,
+)
 
 Binary = Callable[[Any, Any], Any]
 
 
-def pair(x: Value, y: Value, of_tensors: Binary, of_numbers: Binary, dtype: torch.dtype | None = None) -> Value:
+def pair(
+    x: Value, y: Value, of_tensors: Binary, of_numbers: Binary, dtype: torch.dtype | None = None
+) -> Value:
     """A pointwise operator of two values, on the host where both are known."""
     if isinstance(x, Host) and isinstance(y, Host):
         return each(of_numbers, x, y, dtype=dtype)
-    return of_tensors(scalar_for(x, y), scalar_for(y, x))
+    result: Value = of_tensors(scalar_for(x, y), scalar_for(y, x))
+    return result
 
 
 def _arithmetic(name: str, of_tensors: Binary, of_numbers: Binary) -> None:
@@ -41,10 +54,13 @@ def _logic(name: str, of_tensors: Binary, of_numbers: Binary) -> None:
     def apply(_: Call, x: Value, y: Value) -> Value:
         if isinstance(x, Host) and isinstance(y, Host):
             return each(lambda a, b: of_numbers(bool(a), bool(b)), x, y, dtype=torch.bool)
-        return of_tensors(as_tensor(x), as_tensor(y))
+        result: Value = of_tensors(as_tensor(x), as_tensor(y))
+        return result
 
 
-def _unary(name: str, of_tensors: Callable[[Tensor], Tensor], of_numbers: Callable[[Any], Any] | None = None) -> None:
+def _unary(
+    name: str, of_tensors: Callable[[Tensor], Tensor], of_numbers: Callable[[Any], Any] | None = None
+) -> None:
     @operator(name)
     def apply(_: Call, x: Value) -> Value:
         if isinstance(x, Host) and of_numbers is not None:
@@ -53,7 +69,9 @@ def _unary(name: str, of_tensors: Callable[[Tensor], Tensor], of_numbers: Callab
 
 
 def _divided(x: Any, y: Any) -> Any:
-    whole = not any(part.is_floating_point() if isinstance(part, Tensor) else isinstance(part, float) for part in (x, y))
+    whole = not any(
+        part.is_floating_point() if isinstance(part, Tensor) else isinstance(part, float) for part in (x, y)
+    )
     return torch.div(x, y, rounding_mode="trunc") if whole else x / y
 
 
@@ -70,14 +88,6 @@ def _power(x: Any, y: Any) -> Any:
     if isinstance(x, Tensor) and not x.is_floating_point():
         return torch.pow(x, y).to(x.dtype)
     return torch.pow(x, y) if isinstance(x, Tensor) or isinstance(y, Tensor) else x**y
-
-
-def _larger(x: Any, y: Any) -> Any:
-    return torch.sym_max(x, y) if is_symbolic(x) or is_symbolic(y) else max(x, y)
-
-
-def _smaller(x: Any, y: Any) -> Any:
-    return torch.sym_min(x, y) if is_symbolic(x) or is_symbolic(y) else min(x, y)
 
 
 def _tensors(function: Callable[[Tensor, Tensor], Tensor]) -> Binary:
@@ -110,7 +120,7 @@ _logic("And", torch.logical_and, lambda x, y: x and y)
 _logic("Or", torch.logical_or, lambda x, y: x or y)
 _logic("Xor", torch.logical_xor, lambda x, y: x != y)
 
-_unary("Abs", torch.abs, lambda x: _larger(x, -x))
+_unary("Abs", torch.abs, lambda x: larger(x, -x))
 _unary("Neg", torch.neg, lambda x: -x)
 _unary("Sqrt", torch.sqrt, lambda x: x**0.5)
 _unary("Floor", torch.floor, lambda x: x if is_symbolic(x) else math.floor(x))
@@ -152,10 +162,16 @@ def is_inf(call: Call, x: Value) -> Tensor:
     both = [call.get("detect_negative", 1), call.get("detect_positive", 1)]
     if all(both):
         return torch.isinf(values)
-    return values == (float("-inf") if both[0] else float("inf")) if any(both) else torch.zeros_like(values).bool()
+    return (
+        values == (float("-inf") if both[0] else float("inf"))
+        if any(both)
+        else torch.zeros_like(values).bool()
+    )
 
 
-def _extreme(of_tensors: Callable[[Tensor, Tensor], Tensor], of_numbers: Binary, values: tuple[Value, ...]) -> Value:
+def _extreme(
+    of_tensors: Callable[[Tensor, Tensor], Tensor], of_numbers: Binary, values: tuple[Value, ...]
+) -> Value:
     result = values[0]
     for value in values[1:]:
         result = pair(result, value, _tensors(of_tensors), of_numbers)
@@ -165,13 +181,13 @@ def _extreme(of_tensors: Callable[[Tensor, Tensor], Tensor], of_numbers: Binary,
 @operator("Max")
 def maximum(_: Call, *values: Value) -> Value:
     """The largest of all values."""
-    return _extreme(torch.maximum, _larger, values)
+    return _extreme(torch.maximum, larger, values)
 
 
 @operator("Min")
 def minimum(_: Call, *values: Value) -> Value:
     """The smallest of all values."""
-    return _extreme(torch.minimum, _smaller, values)
+    return _extreme(torch.minimum, smaller, values)
 
 
 @operator("Sum")
@@ -192,7 +208,12 @@ def mean(call: Call, *values: Value) -> Value:
 @operator("Where")
 def where(_: Call, condition: Value, x: Value, y: Value) -> Value:
     """`x` where the condition holds, else `y`."""
-    if on_host(condition, x, y) and isinstance(condition, Host) and isinstance(x, Host) and isinstance(y, Host):
+    if (
+        on_host(condition, x, y)
+        and isinstance(condition, Host)
+        and isinstance(x, Host)
+        and isinstance(y, Host)
+    ):
         arrays = np.broadcast_arrays(condition.array, x.array, y.array)
         chosen = [a if bool(c) else b for c, a, b in zip(*(array.flat for array in arrays), strict=True)]
         array = np.empty(len(chosen), dtype=object)

@@ -19,7 +19,9 @@ def gemm(call: Call, x: Value, y: Value, z: Value | None = None) -> Tensor:
     """alpha · X Y + beta · Z, either matrix transposed or not."""
     first, second = as_tensor(x), as_tensor(y)
     alpha, beta = call.get("alpha", 1.0), call.get("beta", 1.0)
-    product = (first.t() if call.get("transA", 0) else first) @ (second.t() if call.get("transB", 0) else second)
+    product = (first.t() if call.get("transA", 0) else first) @ (
+        second.t() if call.get("transB", 0) else second
+    )
     product = product if alpha == 1 else product * alpha
     if z is None or beta == 0:
         return product

@@ -28,7 +28,9 @@ def quantize(call: Call, x: Value, scale: Value, zero: Value | None = None) -> T
     shift = torch.zeros((), dtype=torch.uint8) if zero is None else as_tensor(zero)
     if shift.dtype not in _BOUNDS:
         raise call.unsupported(f"integers of the type {shift.dtype}")
-    rounded = torch.round(values / _along(call, factors, values)) + _along(call, shift, values).to(values.dtype)
+    rounded = torch.round(values / _along(call, factors, values)) + _along(call, shift, values).to(
+        values.dtype
+    )
     return rounded.clamp(*_BOUNDS[shift.dtype]).to(shift.dtype)
 
 

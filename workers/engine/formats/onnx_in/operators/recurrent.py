@@ -49,8 +49,13 @@ def rnn(call: Call, x: Value, h: Value | None, *weights: Value) -> tuple[Tensor,
     return _recurrent(call, as_tensor(x), [h], [as_tensor(weight) for weight in weights], run)
 
 
-@operator("LSTM", "GRU", "RNN", limits="constant weights; whole sequences; torch's activations; without peepholes and "
-          "clipping; GRU with linear_before_reset = 1")  # fmt: skip
+_LIMITS = (
+    "constant weights; whole sequences; torch's activations; no peepholes, no clip; "
+    "GRU with linear_before_reset = 1"
+)
+
+
+@operator("LSTM", "GRU", "RNN", limits=_LIMITS)
 def _of_data(call: Call, *_: Value) -> tuple[Tensor, ...]:
     raise call.unsupported("its weights are computed from data")
 
@@ -58,8 +63,8 @@ def _of_data(call: Call, *_: Value) -> tuple[Tensor, ...]:
 def _recurrent(
     call: Call, x: Tensor, states: Sequence[Value | None], weights: list[Tensor], run: _Run
 ) -> tuple[Tensor, ...]:
-    """ONNX's outputs: (steps, directions, batch, H), and last states (directions, batch, H); with layout 1 the
-    batch comes first in all of them."""
+    """ONNX's outputs: (steps, directions, batch, H), and last states (directions, batch, H); with layout 1
+    the batch comes first in all of them."""
     direction, batch_first = call.get("direction", "forward"), call.get("layout", 0) == 1
     directions = 2 if direction == "bidirectional" else 1
     hidden = weights[1].shape[1]
@@ -70,7 +75,7 @@ def _recurrent(
     sequence, *last = run(values, firsts, weights, biases, 1, 0.0, False, directions == 2, False)
     sequence = sequence.flip([0]) if direction == "reverse" else sequence
     if not call.get(FLAT, 0):
-        split_up = sequence.unflatten(-1, (directions, hidden)) if directions == 2 else sequence.unsqueeze(2)
+        split_up = sequence.reshape(*sequence.shape[:2], directions, hidden)
         sequence = split_up.transpose(0, 1) if batch_first else split_up.transpose(1, 2)
     return (sequence, *(state.transpose(0, 1) if batch_first else state for state in last))
 

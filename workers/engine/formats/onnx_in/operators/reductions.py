@@ -13,7 +13,9 @@ from workers.engine.formats.onnx_in.values import Host, Value, as_tensor, host, 
 Reduction = Callable[[Tensor, list[int], bool], Tensor]
 
 
-def _reduction(name: str, of_tensors: Reduction, of_numbers: Callable[[list[Any]], Any] | None = None) -> None:
+def _reduction(
+    name: str, of_tensors: Reduction, of_numbers: Callable[[list[Any]], Any] | None = None
+) -> None:
     @operator(name)
     def apply(call: Call, x: Value, axes: Value | None = None) -> Value:
         places = ints(axes, "axes") if axes is not None else list[int](call.get("axes", ()))

@@ -16,19 +16,27 @@ _COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric
 _ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
 
-@operator("Resize", limits="nearest, linear and cubic, without antialias, cropping or aspect ratios; fixed sizes "
-          "where torch has no such interpolation")  # fmt: skip
+_LIMITS = (
+    "nearest, linear and cubic, without antialias, cropping or aspect ratios; "
+    "fixed sizes where torch has no such interpolation"
+)
+
+
+@operator("Resize", limits=_LIMITS)
 def resize(
-    call: Call, x: Value, region: Value | None = None, scales: Value | None = None, sizes: Value | None = None
+    call: Call, x: Value, _: Value | None = None, scales: Value | None = None, sizes: Value | None = None
 ) -> Tensor:
     """Interpolated between the nearest pixels."""
     call.expect("antialias", 0, default=0)
     call.expect("exclude_outside", 0, default=0)
     call.expect("keep_aspect_ratio_policy", "stretch", default="stretch")
     values = as_tensor(x)
-    lengths, factors = _wanted(call, values, numbers(scales, "scales of a Resize"), ints(sizes, "sizes of a Resize"))
+    lengths, factors = _wanted(
+        call, values, numbers(scales, "scales of a Resize"), ints(sizes, "sizes of a Resize")
+    )
     coordinates = call.expect("coordinate_transformation_mode", *_COORDINATES, default="half_pixel")
-    return _resized(call, values, lengths, factors, call.get("mode", "nearest"), coordinates)
+    rounding = call.expect("nearest_mode", *_ROUNDINGS, default="round_prefer_floor")
+    return _resized(call, values, lengths, factors, (call.get("mode", "nearest"), coordinates, rounding))
 
 
 @operator("Upsample", limits="nearest and linear")
@@ -37,7 +45,7 @@ def upsample(call: Call, x: Value, scales: Value | None = None) -> Tensor:
     values = as_tensor(x)
     given = numbers(scales, "scales of an Upsample") or list[float](call.get("scales", ()))
     lengths, factors = _wanted(call, values, given, [])
-    return _resized(call, values, lengths, factors, call.get("mode", "nearest"), "asymmetric")
+    return _resized(call, values, lengths, factors, (call.get("mode", "nearest"), "asymmetric", "floor"))
 
 
 def _wanted(
@@ -63,14 +71,14 @@ def _resized(
     x: Tensor,
     lengths: dict[int, Size],
     factors: dict[int, float | None],
-    mode: str,
-    coordinates: str,
+    kind: tuple[str, str, str],
 ) -> Tensor:
+    """Interpolated: `kind` is the mode, the coordinates and the rounding."""
     if not lengths:
         return x
-    rounding = call.expect("nearest_mode", *_ROUNDINGS, default="round_prefer_floor")
+    mode, coordinates, rounding = kind
     if x.ndim in _LINEAR and min(lengths) >= 2:
-        known = _of_torch(x, lengths, factors, (mode, coordinates, rounding), call)
+        known = _of_torch(x, lengths, factors, kind, call)
         if known is not None:
             return known
     if mode not in ("nearest", "linear") or any(
@@ -79,10 +87,7 @@ def _resized(
         raise call.unsupported(f"{mode} interpolation with {coordinates} coordinates of such axes")
     for axis, length in lengths.items():
         places = _places(x.shape[axis], length, factors[axis], coordinates)
-        if mode == "nearest":
-            x = _nearest(x, axis, places, rounding)
-        else:
-            x = _between(x, axis, places)
+        x = _nearest(x, axis, places, rounding) if mode == "nearest" else _between(x, axis, places)
     return x
 
 

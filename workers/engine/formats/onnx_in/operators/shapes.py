@@ -90,7 +90,7 @@ def _as(item: Any, dtype: torch.dtype) -> Any:
     if not is_symbolic(item):
         return item
     if dtype.is_floating_point:
-        return torch.sym_float(item)
+        return torch.sym_float(item)  # type: ignore[no-untyped-call]
     return math.trunc(item) if isinstance(item, torch.SymFloat) else item
 
 
@@ -103,7 +103,11 @@ def reshape(call: Call, x: Value, lengths: Value) -> Value:
             x.shape[place] if not is_symbolic(length) and length == 0 else length
             for place, length in enumerate(wanted)
         ]
-    return Host(x.array.reshape([int(length) for length in wanted]), x.dtype) if isinstance(x, Host) else x.reshape(wanted)
+    return (
+        Host(x.array.reshape([int(length) for length in wanted]), x.dtype)
+        if isinstance(x, Host)
+        else x.reshape(wanted)
+    )
 
 
 @operator("Flatten")
@@ -153,7 +157,9 @@ def concat(call: Call, *values: Value) -> Value:
     """One after the other along an axis."""
     axis = call.get("axis", 0)
     if on_host(*values):
-        return Host(np.concatenate([each.array for each in values if isinstance(each, Host)], axis), values[0].dtype)
+        return Host(
+            np.concatenate([each.array for each in values if isinstance(each, Host)], axis), values[0].dtype
+        )
     return torch.cat([as_tensor(each) for each in values], axis)
 
 
