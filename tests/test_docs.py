@@ -7,7 +7,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 RESULTS, METHODS = "docs/results.md", "docs/methods.md"
-PAGES = [RESULTS, METHODS, "README.md", "CHANGELOG.md", "examples/fashion/README.md", "docs/glossary.md"]
+PAGES = [
+    RESULTS,
+    METHODS,
+    "README.md",
+    "CHANGELOG.md",
+    "examples/fashion/README.md",
+    "docs/glossary.md",
+    "docs/onnx.md",
+]
 
 
 def test_links_lead_somewhere() -> None:

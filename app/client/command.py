@@ -37,7 +37,9 @@ RankSelection = Literal["budget", "fraction", "energy", "vbmf", "cross_validatio
 
 
 def compress(  # noqa: PLR0913, PLR0917 -- every parameter is an option of the command line
-    model: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="the network, a .pt2 file")],
+    model: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="the network, a .pt2 or .onnx file")
+    ],
     train: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="data to fit on, .npz")
     ] = None,

@@ -2,6 +2,11 @@
 
 from workers.engine.admit.protobuf import BYTES, FIXED32, VARINT, Field, Schema
 
+MAX_NODES = 10_000
+MAX_CONSTANTS = 20_000
+MAX_PORTS = 1024
+"""Inputs or outputs of one node, or outputs of the graph."""
+
 _METADATA = Field("metadata_props", BYTES, many=True)
 
 MODEL: Schema = {
@@ -19,20 +24,20 @@ MODEL: Schema = {
     26: Field("configuration", BYTES, many=True),
 }
 GRAPH: Schema = {
-    1: Field("node", BYTES, many=True),
+    1: Field("node", BYTES, many=True, most=MAX_NODES),
     2: Field("name", BYTES),
-    5: Field("initializer", BYTES, many=True),
+    5: Field("initializer", BYTES, many=True, most=MAX_CONSTANTS),
     10: Field("doc_string", BYTES),
-    11: Field("input", BYTES, many=True),
-    12: Field("output", BYTES, many=True),
+    11: Field("input", BYTES, many=True, most=MAX_PORTS),
+    12: Field("output", BYTES, many=True, most=MAX_PORTS),
     13: Field("value_info", BYTES, many=True),
     14: Field("quantization_annotation", BYTES, many=True),
     15: Field("sparse_initializer", BYTES, many=True),
     16: _METADATA,
 }
 NODE: Schema = {
-    1: Field("input", BYTES, many=True),
-    2: Field("output", BYTES, many=True),
+    1: Field("input", BYTES, many=True, most=MAX_PORTS),
+    2: Field("output", BYTES, many=True, most=MAX_PORTS),
     3: Field("name", BYTES),
     4: Field("op_type", BYTES),
     5: Field("attribute", BYTES, many=True),

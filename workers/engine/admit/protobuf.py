@@ -17,12 +17,16 @@ Fields: TypeAlias = dict[str, list["int | Message"]]
 
 @dataclass(frozen=True)
 class Field:
-    """A field that a message may have, written as `wire`; `packed` where numbers may lie in one block."""
+    """A field that a message may have, written as `wire`, `most` times.
+
+    `many` where it may occur more than once, `packed` where numbers may lie in one block.
+    """
 
     name: str
     wire: int
     many: bool = False
     packed: bool = False
+    most: int = 1 << 17
 
 
 Schema: TypeAlias = Mapping[int, Field]
@@ -33,27 +37,25 @@ class Budget:
     """How many fields may still be read, over all messages of a file."""
 
     def __init__(self, fields: int) -> None:
-        self._left = fields
+        self.left = fields
 
     def spend(self) -> None:
         """Count one field; raises `Rejected` (`too_complex`)."""
-        self._left -= 1
-        if self._left < 0:
-            raise Rejected(
-                "too_complex",
-                "The file has more fields than an ordinary model of the size that is supported.",
-                hint="Simplify the graph, or keep weights as raw data.",
-            )
+        self.left -= 1
+        if self.left < 0:
+            raise too_complex("fields", "than an ordinary model of the size that is supported")
 
 
-@dataclass(frozen=True)
 class Message:
     """The bytes from `start` to `end` of a file: a message, a string or a block of numbers."""
 
-    data: memoryview
-    start: int
-    end: int
-    budget: Budget
+    __slots__ = ("budget", "data", "end", "start")  # there are hundreds of thousands
+
+    def __init__(self, data: memoryview, start: int, end: int, budget: Budget) -> None:
+        self.data = data
+        self.start = start
+        self.end = end
+        self.budget = budget
 
     @property
     def view(self) -> memoryview:
@@ -89,6 +91,8 @@ class Message:
             values = found.setdefault(field.name, [])
             if values and not field.many:
                 raise malformed(f"the field {field.name} of {what} occurs twice")
+            if len(values) == field.most:
+                raise too_complex(field.name, f"than the {field.most} that {what} may have")
             values.append(value)
         return found
 
@@ -138,6 +142,15 @@ def floats(values: "list[int | Message]", most: int, what: str) -> tuple[float, 
     return tuple(found)
 
 
+def too_complex(what: str, than: str) -> Rejected:
+    """The rejection of a file with too many parts."""
+    return Rejected(
+        "too_complex",
+        f"The file has more {what} {than}.",
+        hint="Simplify the graph, and keep weights as raw data.",
+    )
+
+
 def signed(value: int) -> int:
     """An unsigned 64-bit integer read as two's complement."""
     return value - (1 << 64) if value >> 63 else value
@@ -145,6 +158,8 @@ def signed(value: int) -> int:
 
 def _varint(data: memoryview, place: int, end: int) -> tuple[int, int]:
     """A number of at most 64 bits, and where the bytes after it begin."""
+    if place < end and data[place] < 0x80:  # nearly all of them
+        return data[place], place + 1
     value = shift = 0
     while True:
         if place >= end:

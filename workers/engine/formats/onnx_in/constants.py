@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from workers.engine.admit.onnx_model import SEPARATOR
 from workers.engine.formats.onnx_in.names import Paths, module_of
 from workers.engine.formats.onnx_in.values import Value, as_tensor
+
+_LEAST_TIED = 64  # elements: what is smaller may be equal by chance
 
 
 @dataclass
@@ -50,6 +53,8 @@ class Constants:
     def _named(
         self, key: tuple[str, ...], module: str, tensors: Mapping[str, Tensor], *, learned: bool = True
     ) -> list[str]:
+        if key not in self._layers and len(tensors) == 1:
+            self._find_equal(key, *tensors.values())
         if key not in self._layers:
             paths = self._free.claim(module, list(tensors))
             names = [f"{SEPARATOR}weight {path}" for path in paths]
@@ -58,6 +63,15 @@ class Constants:
             self.learned.update(paths if learned else ())
             self._layers[key] = names
         return self._layers[key]
+
+    def _find_equal(self, key: tuple[str, ...], matrix: Tensor) -> None:
+        """Tie a matrix to its like: exporters store the transpose of a tied one as a constant of its own."""
+        if matrix.ndim != 2 or matrix.numel() < _LEAST_TIED:
+            return
+        for names in list(self._layers.values()):
+            held = self.tensors[self.paths[names[0]]]
+            if len(names) == 1 and held.shape == matrix.shape and torch.equal(held, matrix):
+                self._layers[key] = names
 
     def keep(self, name: str, *, learned: bool) -> None:
         """Make a tensor that is used as it is an attribute of the network."""

@@ -1,8 +1,8 @@
 """An uploaded ONNX file as a network."""
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from workers.engine.formats.reason import reason
 from workers.engine.graph.network import Dimension, Input, Network, examples, trace
 
 _BOUND = re.compile(r"Constraints violated \(([\w, ]+)\)")
+_SUGGESTED = re.compile(r"(\w+) = Dim\('\1'(?:, min=(\d{1,12}))?(?:, max=(\d{1,12}))?\)")
 # The least lengths that variable axes other than the batch are tried with, each a step longer than the last:
 # what is too short does not fit through a network, and images are often halved five times.
 _LEAST = ((1, 0), (64, 32), (512, 64))
@@ -47,12 +48,35 @@ def network_of(model: OnnxModel) -> Imported:
     names = input_names(model)
     module = interpreter(model, names)
     inputs = _fitting(module, [_inputs(model.graph.inputs, names, *least) for least in _LEAST])
+    return Imported(_traced(module, inputs), tuple(_remarks(model.graph)))
+
+
+def _traced(module: nn.Module, inputs: list[Input], *, again: bool = True) -> Network:
+    """The trace, with the bounds of variable axes that torch finds: the length of a table of positions."""
     try:
-        return Imported(trace(module, inputs), tuple(_remarks(model.graph)))
+        return trace(module, inputs)
     except Rejected:
         raise
     except Exception as error:  # whatever torch raises on a graph that makes no sense to it
-        raise _cannot_trace(error, inputs) from error
+        bounds = {
+            found[1]: (int(found[2] or 1), int(found[3]) if found[3] else None)
+            for found in _SUGGESTED.finditer(str(error))
+        }
+        if not (again and bounds):
+            raise _cannot_trace(error, inputs) from error
+    return _traced(module, [_within(spec, bounds) for spec in inputs], again=False)
+
+
+def _within(spec: Input, bounds: Mapping[str, tuple[int, int | None]]) -> Input:
+    """The input with its axes bounded."""
+    shape = []
+    for axis in spec.shape:
+        if isinstance(axis, Dimension) and axis.symbol in bounds:
+            least, most = bounds[axis.symbol]
+            least = max(least, axis.minimum)
+            axis = replace(axis, minimum=least, maximum=most, example=max(least, axis.example))  # noqa: PLW2901
+        shape.append(axis)
+    return replace(spec, shape=tuple(shape))
 
 
 def _remarks(graph: Graph) -> Iterator[str]:

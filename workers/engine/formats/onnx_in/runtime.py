@@ -20,7 +20,7 @@ def run(model: str, names: list[str], inputs: str, outputs: str, values: list[st
     except Exception as error:  # whatever ONNX Runtime raises
         raise EngineError(
             "not_runnable",
-            f"ONNX Runtime cannot run the model: {reason(error)}",
+            f"ONNX Runtime cannot run the model: {reason(error).rstrip('.')}.",
             hint="Check that onnxruntime.InferenceSession opens and runs it.",
         ) from error
     kept = {name: array for name, array in found.items() if not values or name in values}

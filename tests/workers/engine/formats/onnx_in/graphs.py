@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 from torch import Tensor
 
 from workers.engine.admit import onnx as onnx_admission
@@ -38,7 +38,10 @@ def model_of(
     opset: int = OPSET,
     variable: bool = True,
 ) -> Any:
-    """A model; the first axis of every input is called `batch` where `variable`."""
+    """A model; nodes of one operator get numbers, and first axes of inputs vary together where `variable`."""
+    for place, call in enumerate(nodes):
+        if sum(call.op_type == other.op_type for other in nodes) > 1:
+            call.name = f"{call.name} {place}"
     values = [
         helper.make_tensor_value_info(
             name,
@@ -69,6 +72,7 @@ def runtime(path: Path, inputs: Mapping[str, Array]) -> list[Array]:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     found: list[Array] = ort.InferenceSession(str(path), options).run(None, dict(inputs))
     return found
 
@@ -103,6 +107,3 @@ def _compare(found: Any, path: Path, inputs: Mapping[str, Array], tolerance: flo
 def node(operator: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> Any:
     """One call."""
     return helper.make_node(operator, list(inputs), list(outputs), name=f"the {operator}", **attributes)
-
-
-FLOAT = TensorProto.FLOAT

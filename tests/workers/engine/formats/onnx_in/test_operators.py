@@ -16,8 +16,14 @@ X = array(2, 3, 8, 8)
 SEQUENCE = array(2, 5, 4)
 MATRIX = array(4, 6)
 WHOLE = array(3, 4, dtype=np.int64)
-_int = lambda *values: np.array(values, np.int64)  # noqa: E731  # as short as the numbers it makes
-_float = lambda *values: np.array(values, np.float32)  # noqa: E731
+
+
+def _int(*values: int) -> Array:
+    return np.array(values, np.int64)
+
+
+def _float(*values: float) -> Array:
+    return np.array(values, np.float32)
 
 
 def case(
@@ -134,7 +140,7 @@ CASES = [
     case("Conv", [SEQUENCE, array(4, 5, 3)], constants=(1,), pads=[1, 1]),
     case("Conv", [array(1, 2, 4, 5, 6), array(3, 2, 2, 2, 2)], constants=(1,)),
     case("Conv", [X, array(4, 3, 3, 3)]),
-    case("ConvTranspose", [X, array(3, 4, 3, 3), array(4)], constants=(1, 2), strides=[2, 2], pads=[1, 1, 1, 1],
+    case("ConvTranspose", [X, array(3, 4, 3, 3), array(4)], constants=(1, 2), strides=[2, 2], pads=[1] * 4,
          output_padding=[1, 1]),
     case("ConvTranspose", [X, array(3, 4, 3, 3)], constants=(1,), strides=[2, 2], pads=[0, 1, 1, 0]),
     case("ConvTranspose", [X, array(3, 4, 3, 3)], constants=(1,), strides=[2, 2], output_shape=[16, 17]),
@@ -155,7 +161,7 @@ CASES = [
     case("LayerNormalization", [X, array(8), array(8, seed=1)], constants=(1, 2)),
     case("LayerNormalization", [X, array(8, 8)], constants=(1,), axis=2),
     case("GroupNormalization", [array(2, 6, 4), array(2), array(2)], constants=(1, 2), num_groups=2),
-    case("GroupNormalization", [array(2, 6, 4), array(6), array(6)], constants=(1, 2), num_groups=2, opset=21),
+    case("GroupNormalization", [array(2, 6), array(6), array(6)], constants=(1, 2), num_groups=3, opset=21),
     case("RMSNormalization", [X, array(8)], constants=(1,), opset=23),
     case("LpNormalization", [X], p=1, axis=2),
     case("LRN", [X], size=3, alpha=0.1),
@@ -164,7 +170,7 @@ CASES = [
     case("ReduceMean", [X], opset=13, axes=[1], keepdims=0),
     case("ReduceSum", [X], noop_with_empty_axes=1),
     case("ReduceSum", [WHOLE, _int(1)], constants=(1,)),
-    *(case(name, [WHOLE], axis=1, select_last_index=last) for name in ("ArgMax", "ArgMin") for last in (0, 1)),
+    *(case(f"Arg{name}", [WHOLE], axis=1, select_last_index=last) for name in ("Max", "Min") for last in (0, 1)),
     case("ArgMax", [X], axis=-1, keepdims=0),
     case("MatMul", [MATRIX, array(6, 5)], constants=(1,)),
     case("MatMul", [array(2, 3, 4, 6), array(3, 6, 5)], constants=(1,)),
@@ -225,15 +231,20 @@ CASES = [
     case("DepthToSpace", [array(2, 8, 3, 3)], blocksize=2),
     case("DepthToSpace", [array(2, 8, 3, 3)], blocksize=2, mode="CRD"),
     case("SpaceToDepth", [X], blocksize=2),
-    *(case("Resize", [X, None, _float(1, 1, 2, 2)], constants=(2,), mode=mode, coordinate_transformation_mode=where)
-      for mode in ("nearest", "linear", "cubic") for where in ("half_pixel", "align_corners", "pytorch_half_pixel")),
-    *(case("Resize", [X, None, None, _int(2, 3, 5, 11)], constants=(3,), mode=mode, coordinate_transformation_mode=where)
+    *(case("Resize", [X, None, _float(1, 1, 2, 2)], constants=(2,), mode=mode,
+           coordinate_transformation_mode=where)
+      for mode in ("nearest", "linear", "cubic")
+      for where in ("half_pixel", "align_corners", "pytorch_half_pixel")),
+    *(case("Resize", [X, None, None, _int(2, 3, 5, 11)], constants=(3,), mode=mode,
+           coordinate_transformation_mode=where)
       for mode in ("nearest", "linear") for where in ("half_pixel", "align_corners", "asymmetric")),
     *(case("Resize", [X, None, _float(1, 1, 0.6, 1.7)], constants=(2,), mode="nearest", nearest_mode=rounding,
            coordinate_transformation_mode="asymmetric")
       for rounding in ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")),
+    case("Resize", [X, _float(1, 1, 2, 3)], constants=(1,), opset=10, mode="nearest"),
     case("Upsample", [X, _float(1, 1, 2, 3)], constants=(1,), opset=9, mode="nearest"),
-    case("DequantizeLinear", [array(4, 6, dtype=np.int8), array(4), array(4, dtype=np.int8)], constants=(0, 1, 2), axis=0),
+    case("DequantizeLinear", [array(4, 6, dtype=np.int8), array(4), array(4, dtype=np.int8)],
+         constants=(0, 1, 2), axis=0),
     case("QuantizeLinear", [MATRIX, _float(0.1).reshape(()), np.array(3, np.uint8)], constants=(0, 1, 2)),
 ]  # fmt: skip
 

@@ -24,9 +24,11 @@ _LIMITS = (
 
 @operator("Resize", limits=_LIMITS)
 def resize(
-    call: Call, x: Value, _: Value | None = None, scales: Value | None = None, sizes: Value | None = None
+    call: Call, x: Value, region: Value | None = None, scales: Value | None = None, sizes: Value | None = None
 ) -> Tensor:
     """Interpolated between the nearest pixels."""
+    if call.opset < 11:  # then the scales were the second input
+        return _upsampled(call, x, region)
     call.expect("antialias", 0, default=0)
     call.expect("exclude_outside", 0, default=0)
     call.expect("keep_aspect_ratio_policy", "stretch", default="stretch")
@@ -42,6 +44,10 @@ def resize(
 @operator("Upsample", limits="nearest and linear")
 def upsample(call: Call, x: Value, scales: Value | None = None) -> Tensor:
     """What Resize was before version 10."""
+    return _upsampled(call, x, scales)
+
+
+def _upsampled(call: Call, x: Value, scales: Value | None) -> Tensor:
     values = as_tensor(x)
     given = numbers(scales, "scales of an Upsample") or list[float](call.get("scales", ()))
     lengths, factors = _wanted(call, values, given, [])
