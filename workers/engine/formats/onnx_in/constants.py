@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from workers.engine.admit.onnx_model import SEPARATOR
 from workers.engine.formats.onnx_in.names import Paths, module_of
 from workers.engine.formats.onnx_in.values import Value, as_tensor
 
+_Print: TypeAlias = tuple[torch.Size, float, float]
 _LEAST_TIED = 64  # elements: what is smaller may be equal by chance
 
 
@@ -28,6 +30,7 @@ class Constants:
     learned: set[str] = field(default_factory=set)
     _free: Paths = field(default_factory=Paths)
     _layers: dict[tuple[str, ...], list[str]] = field(default_factory=dict)
+    _matrices: dict[_Print, list[str]] = field(default_factory=dict)
 
     def tensor(self, name: str) -> Tensor | None:
         """A constant as a tensor, or None where the name is not that of one."""
@@ -53,8 +56,12 @@ class Constants:
     def _named(
         self, key: tuple[str, ...], module: str, tensors: Mapping[str, Tensor], *, learned: bool = True
     ) -> list[str]:
-        if key not in self._layers and len(tensors) == 1:
-            self._find_equal(key, *tensors.values())
+        tied = _fingerprint(tensors)
+        if key not in self._layers and tied is not None:
+            like = self._matrices.get(tied)
+            (matrix,) = tensors.values()
+            if like is not None and torch.equal(self.tensors[self.paths[like[0]]], matrix):
+                self._layers[key] = like
         if key not in self._layers:
             paths = self._free.claim(module, list(tensors))
             names = [f"{SEPARATOR}weight {path}" for path in paths]
@@ -62,16 +69,9 @@ class Constants:
                 self.paths[name], self.tensors[path] = path, tensor.contiguous()
             self.learned.update(paths if learned else ())
             self._layers[key] = names
+            if tied is not None:
+                self._matrices.setdefault(tied, names)
         return self._layers[key]
-
-    def _find_equal(self, key: tuple[str, ...], matrix: Tensor) -> None:
-        """Tie a matrix to its like: exporters store the transpose of a tied one as a constant of its own."""
-        if matrix.ndim != 2 or matrix.numel() < _LEAST_TIED:
-            return
-        for names in list(self._layers.values()):
-            held = self.tensors[self.paths[names[0]]]
-            if len(names) == 1 and held.shape == matrix.shape and torch.equal(held, matrix):
-                self._layers[key] = names
 
     def keep(self, name: str, *, learned: bool) -> None:
         """Make a tensor that is used as it is an attribute of the network."""
@@ -84,6 +84,17 @@ class Constants:
         self.paths[name], self.tensors[path] = path, value.contiguous()
         if learned:
             self.learned.add(path)
+
+
+def _fingerprint(tensors: Mapping[str, Tensor]) -> _Print | None:
+    """What equal matrices have in common; None for anything but one matrix.
+
+    Exporters store the transpose of a tied matrix as a constant of its own: so ties are found again.
+    """
+    (matrix, *others) = tensors.values()
+    if others or matrix.ndim != 2 or matrix.numel() < _LEAST_TIED:
+        return None
+    return matrix.shape, float(matrix.min()), float(matrix.max())
 
 
 def _leaf(name: str) -> str:

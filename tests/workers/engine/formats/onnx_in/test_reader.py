@@ -310,3 +310,25 @@ def test_the_parameters_are_those_that_were_learned(tmp_path: Path) -> None:
     module: nn.Module = network.module
     assert {"deep.weight", "head.bias"} < dict(module.named_parameters()).keys()
     assert not any("running" in name for name in dict(module.named_parameters()))
+
+
+@pytest.mark.parametrize(
+    ("operator", "constants", "attributes"),
+    [
+        ("ConstantOfShape", {"a": np.array([1 << 39, 1 << 39])}, {}),
+        ("Expand", {"a": array(1), "b": np.array([1 << 20, 1 << 20])}, {}),
+        ("Tile", {"a": array(5), "b": np.array([1 << 39])}, {}),
+        ("Range", {"a": np.array(0), "b": np.array(1 << 40), "c": np.array(1)}, {}),
+        ("Pad", {"a": array(5), "b": np.array([0, 1 << 39])}, {}),
+        ("OneHot", {"a": np.array([1]), "b": np.array(1 << 40), "c": array(2)}, {}),
+        ("Upsample", {"a": array(1, 1, 4, 4), "b": np.array([1, 1, 1e8, 1e8], np.float32)}, {"opset": 9}),
+    ],
+)
+def test_a_constant_that_would_not_fit_into_memory_is_refused(
+    operator: str, constants: dict[str, Any], attributes: dict[str, Any], tmp_path: Path
+) -> None:
+    opset = attributes.get("opset", 20)
+    nodes = [node(operator, list(constants), ["big"]), node("ReduceMax", ["big"], ["m"], keepdims=0)]
+    nodes += [node("Cast", ["m"], ["f"], to=1), node("Add", ["x", "f"], ["y"])]
+    path = saved(model_of(nodes, {"x": array(2, 3)}, ["y"], constants, opset=opset), tmp_path)
+    assert rejection(read, path).code == "too_large"

@@ -1,7 +1,5 @@
 """Elements picked out of tensors, and put into them."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +11,7 @@ from workers.engine.formats.onnx_in.values import (
     Size,
     Value,
     as_tensor,
+    bounded,
     host,
     ints,
     is_symbolic,
@@ -98,12 +97,17 @@ def cut(call: Call, x: Value, *bounds: Value | None) -> Value:
     return x
 
 
+def _places(length: int, start: int, end: int, step: int) -> range:
+    """The places of a slice: unlike Python's, bounds are moved onto the axis before they are compared."""
+    begin, last = (bound + length if bound < 0 else bound for bound in (int(start), int(end)))
+    if step > 0:
+        return range(min(max(begin, 0), length), min(max(last, 0), length), step)
+    return range(min(max(begin, 0), length - 1), min(max(last, -1), length - 1), step)
+
+
 def _on_host(x: Host, start: Size, end: Size, axis: int, step: int) -> Host:
-    place: list[Any] = [slice(None)] * x.ndim
-    place[axis] = slice(
-        int(start), None if abs(end) >= _END - 1 and (end < 0) == (step < 0) else int(end), step
-    )
-    return Host(x.array[tuple(place)], x.dtype)
+    places = _places(x.shape[axis], start, end, step)
+    return Host(np.take(x.array, np.array(places, dtype=np.int64), axis), x.dtype)
 
 
 def _sliced(call: Call, x: Tensor, start: Size, end: Size, axis: int, step: int) -> Tensor:
@@ -112,18 +116,17 @@ def _sliced(call: Call, x: Tensor, start: Size, end: Size, axis: int, step: int)
         result: Tensor = torch.ops.aten.slice.Tensor(x, axis, start, last, step)
         return result
     length = x.shape[axis]
-    whole = (
-        not is_symbolic(start)
-        and not is_symbolic(end)
-        and (start >= _END - 1 or start == -1)
+    if (
+        step == -1
+        and not any(map(is_symbolic, (start, end)))
+        and (start == -1 or start >= _END - 1)
         and end <= 1 - _END
-    )
-    if whole and step == -1:
+    ):
         return x.flip([axis])
     if any(map(is_symbolic, (length, start, end))):
         raise call.unsupported("a part of a variable axis, backwards")
-    places = list(range(length))[start : end if end > -_END + 1 else None : step]
-    return torch.index_select(x, axis, torch.tensor(places, dtype=torch.int64))
+    places = _places(length, start, end, step)
+    return torch.index_select(x, axis, torch.arange(places.start, places.start + len(places) * step, step))
 
 
 @operator("NonZero", limits="of constants")
@@ -143,12 +146,12 @@ def non_zero(_: Call, x: Value) -> Value:
 @operator("OneHot", limits="depth known from shapes")
 def one_hot(call: Call, indices: Value, depth: Value, values: Value) -> Tensor:
     """One value at each index, another elsewhere."""
-    length = number(depth, "depth of a OneHot")
+    (length,) = bounded([int(number(depth, "depth of a OneHot"))])
     off, on = numbers(values, "values of a OneHot")
     places = as_tensor(indices).long()
     axis = call.get("axis", -1) % (places.ndim + 1)
-    classes = torch.arange(int(length)).reshape([-1] + [1] * (places.ndim - axis))
-    hot = places.remainder(int(length)).unsqueeze(axis) == classes
+    classes = torch.arange(length).reshape([-1] + [1] * (places.ndim - axis))
+    hot = places.remainder(length).unsqueeze(axis) == classes
     return torch.where(hot, torch.full((), on, dtype=values.dtype), torch.full((), off, dtype=values.dtype))
 
 

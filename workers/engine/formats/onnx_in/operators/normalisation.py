@@ -9,6 +9,8 @@ from torch import Tensor
 from workers.engine.formats.onnx_in.registry import Call, operator
 from workers.engine.formats.onnx_in.values import Value, as_tensor
 
+_MOST_NEIGHBOURS = 64
+
 
 @operator("BatchNormalization", limits="in inference")
 def batch_norm(call: Call, x: Value, scale: Value, bias: Value, mean: Value, variance: Value) -> Tensor:
@@ -77,6 +79,8 @@ def mean_variance_normalisation(call: Call, x: Value) -> Tensor:
 def local_response_norm(call: Call, x: Value) -> Tensor:
     """By the squares of neighbouring channels: `size` of them, as many before as after where it is odd."""
     values, size = as_tensor(x), call.get("size", 1)
+    if not 0 < size <= _MOST_NEIGHBOURS:
+        raise call.unsupported(f"size = {size}")
     before = (size - 1) // 2
     squares = F.pad(values.square().unsqueeze(1), [0, 0] * (values.ndim - 2) + [before, size - 1 - before])
     total = (

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workers.engine.formats.onnx_in.registry import Call, operator
-from workers.engine.formats.onnx_in.values import Size, Value, as_tensor, ints, is_symbolic, numbers
+from workers.engine.formats.onnx_in.values import Size, Value, as_tensor, bounded, ints, is_symbolic, numbers
 
 _LINEAR = {3: "linear", 4: "bilinear", 5: "trilinear"}
 _COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
@@ -83,6 +83,7 @@ def _resized(
     if not lengths:
         return x
     mode, coordinates, rounding = kind
+    bounded([lengths.get(axis, x.shape[axis]) for axis in range(x.ndim)])
     if x.ndim in _LINEAR and min(lengths) >= 2:
         known = _of_torch(x, lengths, factors, kind, call)
         if known is not None:

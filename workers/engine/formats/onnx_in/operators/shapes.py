@@ -256,6 +256,7 @@ def pad(
         del flat[-2:]
     if mode == "constant":
         filling = number(value, "value of a Pad", call.get("value", 0.0))
+        bounded([length + sum(by_axis.get(place, (0, 0))) for place, length in enumerate(values.shape)])
         return F.pad(values, flat, value=filling) if flat else values
     return _reflected(call, values, flat, _PAD_MODES[mode])
 
