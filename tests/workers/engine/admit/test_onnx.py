@@ -179,7 +179,7 @@ def many_nodes(count: int) -> bytes:
 
 
 def many_fields() -> bytes:
-    return _field(7, b"\x82\x01\x00" * 2_000_000) + _field(8, bytes([2 << 3, 20]))
+    return _field(7, b"\x82\x01\x00" * 300_000) + _field(8, bytes([2 << 3, 20]))
 
 
 def many_numbers() -> bytes:

@@ -17,7 +17,7 @@ from workers.engine.formats.reason import reason
 
 CONTROL = frozenset({"If", "Scan"})
 """Operators that hold graphs, which the interpreter runs."""
-_NEVER = frozenset({"LSTM", "GRU", "RNN"})
+_NEVER = frozenset({"LSTM", "GRU", "RNN"})  # of constants alone: nobody has that, and it may be long
 
 
 def fold(graph: Graph, opset: int, constants: Constants) -> Graph:
@@ -34,7 +34,7 @@ def fold(graph: Graph, opset: int, constants: Constants) -> Graph:
     for node in graph.nodes:
         nodes.extend(_folded(node, opset, constants, unknown))
     if unknown:
-        raise _unknown(unknown)
+        raise UnknownOperators(unknown)
     return replace(graph, nodes=tuple(nodes))
 
 
@@ -43,7 +43,7 @@ def _folded(node: Node, opset: int, constants: Constants, unknown: Counter[str])
     if node.operator == "If":
         yield from _chosen(node, opset, constants, unknown)
     elif node.operator in CONTROL:
-        yield node
+        yield _with_folded_graphs(node, opset, constants, unknown)
     elif node.operator not in OPERATORS or node.operator.islower():
         unknown[node.operator] += 1
     elif node.operator in _NEVER or not _computed(node, opset, constants):
@@ -68,14 +68,18 @@ def _chosen(node: Node, opset: int, constants: Constants, unknown: Counter[str])
                 Node("Identity", node.name, (source,), (target,), {}), opset, constants, unknown
             )
         return
-    for key, branch in branches.items():
-        try:
-            branches[key] = fold(branch, opset, constants)
-        except Rejected as rejected:
-            if rejected.code != "unsupported_operator":
-                raise
-            unknown.update(getattr(rejected, "operators", ()))
-    yield replace(node, attributes={**node.attributes, **branches})
+    yield _with_folded_graphs(node, opset, constants, unknown)
+
+
+def _with_folded_graphs(node: Node, opset: int, constants: Constants, unknown: Counter[str]) -> Node:
+    attributes = dict(node.attributes)
+    for key, value in node.attributes.items():
+        if isinstance(value, Graph):
+            try:
+                attributes[key] = fold(value, opset, constants)
+            except UnknownOperators as found:
+                unknown.update(found.operators)
+    return replace(node, attributes=attributes)
 
 
 def _computed(node: Node, opset: int, constants: Constants) -> bool:
@@ -139,7 +143,8 @@ def cannot_run(node: Node, error: Exception) -> Rejected:
     return Rejected(
         "cannot_trace",
         f"Torch cannot compute {node}: {reason(error)}",
-        hint="Check that the model runs in ONNX Runtime for inputs of several sizes.",
+        hint="Check that the model runs in ONNX Runtime for inputs of several sizes. Declare axes that do "
+        "not vary with their lengths: python -m onnxruntime.tools.make_dynamic_shape_fixed.",
         layer=node.name or None,
     )
 
@@ -155,7 +160,3 @@ class UnknownOperators(Rejected):
             f"The model has operators that are not supported: {listed}.",
             hint="docs/onnx.md lists those that are. Upload quantised models as they were before.",
         )
-
-
-def _unknown(operators: Counter[str]) -> Rejected:
-    return UnknownOperators(operators)

@@ -17,7 +17,7 @@ from workers.engine.formats.onnx_in.folding import CONTROL, cannot_run, fold, re
 from workers.engine.formats.onnx_in.operators.recurrent import FLAT
 from workers.engine.formats.onnx_in.registry import OPERATORS, Call
 from workers.engine.formats.onnx_in.scan import scan
-from workers.engine.formats.onnx_in.values import MOST_HOST, Value, as_tensor, host, number
+from workers.engine.formats.onnx_in.values import MOST_HOST, Host, Value, as_tensor, host
 
 _LEARNED_BY = frozenset({"Add", "Sub", "Mul", "Div", "MatMul", "Gemm", "Einsum", "PRelu", *layers.REWRITTEN})
 """Operators whose operands, where they are constants of several numbers, were learned."""
@@ -32,17 +32,16 @@ def interpreter(model: OnnxModel, names: Sequence[str], seen: dict[str, Tensor] 
     """A module in evaluation mode whose forward makes the graph's calls one by one.
 
     `names` are what the parameters of forward are called, in the order of the graph's inputs; `seen`
-    is filled with all tensors of every run. Raises
-    `Rejected` (`unsupported_operator`), naming every operator that is not understood.
+    is filled with all tensors of every run. Raises `Rejected` (`unsupported_operator`), naming every operator
+    that is not understood.
     """
     constants = Constants()
     graph = _with_layers(fold(model.graph, model.opset, constants), model.opset, constants)
     _keep(graph, constants)
     root = _registered(constants)
     held = [(name, attrgetter(path)) for name, path in constants.paths.items()]
-    known = {name: value for name, value in constants.values.items() if name not in constants.paths}
-    used = set(reads(graph))
-    known = {name: value for name, value in known.items() if name in used}
+    used = set(reads(graph)) - constants.paths.keys()
+    known = {name: value for name, value in constants.values.items() if name in used}
     inputs = [spec.name for spec in graph.inputs]
 
     def forward(*given: Tensor) -> Any:
@@ -85,8 +84,15 @@ def _results(node: Node, opset: int, values: Environment) -> Sequence[Value]:
 
 def _branch(call: Call, values: Environment) -> Sequence[Value]:
     """The branch of an `If` whose condition follows from shapes."""
-    condition = number(values[call.node.inputs[0]], f"condition of {call.node}")
-    graph = call.graph("then_branch" if condition else "else_branch")
+    condition = values[call.node.inputs[0]]
+    if not isinstance(condition, Host):
+        raise Rejected(
+            "data_dependent",
+            f"The condition of {call.node} depends on the data that the model is given.",
+            hint="Make a constant of the input that chooses the branch, and upload the model again.",
+            layer=call.node.name or None,
+        )
+    graph = call.graph("then_branch" if condition.array.flat[0] else "else_branch")
     _run(graph, call.opset, values)
     return [values[name] for name in graph.outputs]
 

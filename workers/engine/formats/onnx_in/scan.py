@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from workers.engine.admit.onnx_model import Graph
+from workers.engine.formats.onnx_in.folding import reads
 from workers.engine.formats.onnx_in.registry import Call
 from workers.engine.formats.onnx_in.values import Value, as_tensor
 
@@ -45,5 +46,4 @@ def scan(call: Call, values: dict[str, Value], run: _Run) -> Sequence[Tensor]:
 
 def _captured(body: Graph, values: dict[str, Value]) -> list[str]:
     """The tensors around a body that it reads."""
-    names = {name for node in body.nodes for name in node.inputs} | set(body.outputs)
-    return sorted(name for name in names if isinstance(values.get(name), Tensor))
+    return sorted(name for name in set(reads(body)) if isinstance(values.get(name), Tensor))

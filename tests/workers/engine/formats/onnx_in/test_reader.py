@@ -13,6 +13,7 @@ from torch import nn
 
 from tests.workers.engine.formats.onnx_in.graphs import agree, array, model_of, node, runtime, saved
 from tests.workers.engine.formats.onnx_in.networks import ROWS, Row, exported
+from tests.workers.engine.formats.zoo import Scanned
 from tests.workers.engine.hostile import rejection
 from workers.engine.formats import onnx as onnx_out
 from workers.engine.formats import pt2
@@ -29,9 +30,7 @@ X = array(2, 3, 8, 8)
 _EXPORTS = [
     *(pytest.param(row, False, id=f"{row.name}, legacy") for row in ROWS),
     *(
-        pytest.param(
-            row, True, id=f"{row.name}, dynamo", marks=[pytest.mark.slow] if row is not ROWS[0] else []
-        )
+        pytest.param(row, True, id=f"{row.name}, dynamo", marks=pytest.mark.slow)
         for row in ROWS
         if row.name != "rnn"
     ),
@@ -84,11 +83,23 @@ def test_what_we_write_we_read(tmp_path: Path) -> None:
         torch.testing.assert_close(again(ids), network(ids), rtol=1e-5, atol=1e-6)
 
 
-def test_layers_are_called_as_in_the_file(tmp_path: Path) -> None:
-    for dynamo in (False, True):
-        exported(ROWS[0], tmp_path / "model.onnx", dynamo=dynamo)
-        names = [layer.name for layer in find(read(tmp_path / "model.onnx").network)]
-        assert {"deep", "point", "up", "head"} < set(names)
+@pytest.fixture(scope="module", params=[False, True], ids=["legacy", "dynamo"])
+def convolutional(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file by either of torch's exporters."""
+    path = tmp_path_factory.mktemp("convolutional") / "model.onnx"
+    exported(ROWS[0], path, dynamo=request.param)
+    return path
+
+
+def test_layers_are_called_as_in_the_file(convolutional: Path) -> None:
+    names = [layer.name for layer in find(read(convolutional).network)]
+    assert {"deep", "point", "up", "head"} < set(names)
+
+
+def test_the_parameters_are_those_that_were_learned(convolutional: Path) -> None:
+    module: nn.Module = read(convolutional).network.module
+    assert {"deep.weight", "head.bias"} < dict(module.named_parameters()).keys()
+    assert not any("running" in name for name in dict(module.named_parameters()))
 
 
 def test_a_tied_matrix_stays_one_layer(tmp_path: Path) -> None:
@@ -267,6 +278,20 @@ def test_quantised_activations_are_refused(tmp_path: Path) -> None:
     assert (rejected.code, "quantised" in rejected.detail) == ("unsupported_operator", True)
 
 
+def test_our_own_loops_over_time_are_read_back(tmp_path: Path) -> None:
+    x = torch.randn(3, 5, 6)
+    program = torch.export.export(Scanned().eval(), (x,), dynamic_shapes=({0: torch.export.Dim("n")},))
+    torch.export.save(program, tmp_path / "model.pt2")
+    network = pt2.read(tmp_path / "model.pt2")
+    onnx_out.write(network, tmp_path / "model.onnx")
+    again = agree(tmp_path / "model.onnx", {"x": x.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), network(x), rtol=1e-5, atol=1e-6)
+    pt2.write(again, tmp_path / "again.pt2")
+    with torch.no_grad():
+        torch.testing.assert_close(pt2.read(tmp_path / "again.pt2")(x), network(x), rtol=1e-5, atol=1e-6)
+
+
 def test_a_loop_over_time_is_read_as_one(tmp_path: Path) -> None:
     body = helper.make_graph(
         [node("Add", ["h", "v"], ["a"]), node("Tanh", ["a"], ["n"]), node("Mul", ["n", "w"], ["o"])],
@@ -302,14 +327,6 @@ def test_a_file_that_onnx_runtime_does_not_open_is_refused(tmp_path: Path) -> No
     model.graph.node[0].op_type = "Unheard"
     path.write_bytes(model.SerializeToString())
     assert rejection(lambda file: check(file, network), path).code == "not_runnable"
-
-
-def test_the_parameters_are_those_that_were_learned(tmp_path: Path) -> None:
-    exported(ROWS[0], tmp_path / "model.onnx", dynamo=True)
-    network = read(tmp_path / "model.onnx").network
-    module: nn.Module = network.module
-    assert {"deep.weight", "head.bias"} < dict(module.named_parameters()).keys()
-    assert not any("running" in name for name in dict(module.named_parameters()))
 
 
 @pytest.mark.parametrize(
