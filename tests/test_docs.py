@@ -15,6 +15,7 @@ PAGES = [
     "examples/fashion/README.md",
     "docs/glossary.md",
     "docs/sandbox.md",
+    "docs/onnx.md",
 ]
 
 

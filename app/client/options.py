@@ -24,7 +24,9 @@ RankSelection = Literal["budget", "fraction", "energy", "vbmf", "cross_validatio
 class JobOptions:
     """What the command line says of a job, and where the service is."""
 
-    model: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="the network, a .pt2 file")]
+    model: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="the network, a .pt2 or .onnx file")
+    ]
     train: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="data to fit on, .npz")] = (
         None
     )

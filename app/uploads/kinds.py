@@ -8,6 +8,8 @@ from app.errors import UnsupportedMedia
 
 HEAD_BYTES = 9  # enough to recognise every format
 _ZIP = b"PK\x03\x04"
+# The keys of a ModelProto's fields: a protocol buffer has no other mark, and may begin with any of them.
+_ONNX_FIELDS = [bytes([field << 3 | wire]) for field, wire in enumerate((0, 2, 2, 2, 0, 2, 2, 2), 1)]
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 
 
@@ -69,5 +71,9 @@ def _is_safetensors(head: bytes) -> bool:
     return int.from_bytes(head[:8], "little") <= _LARGEST_HEADER and head[8:9] == b"{"
 
 
-MODEL = Kind("model", "model", "mdl", (Format("pt2", _is_zip),))
+def _is_onnx(head: bytes) -> bool:
+    return head[:1] in _ONNX_FIELDS
+
+
+MODEL = Kind("model", "model", "mdl", (Format("pt2", _is_zip), Format("onnx", _is_onnx)))
 DATASET = Kind("dataset", "data set", "dst", (Format("npz", _is_zip), Format("safetensors", _is_safetensors)))

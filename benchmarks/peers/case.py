@@ -43,7 +43,7 @@ class Case:
     @cached_property
     def original(self) -> Network:
         """The network as everybody gets it, ours included: from modules, traced anew."""
-        read = read_model(self.folder / "model.pt2")
+        read = read_model(self.folder / "model.pt2", "pt2").network
         return trace(to_modules(read.module, read.examples(2)[0]), read.inputs)
 
     @cached_property

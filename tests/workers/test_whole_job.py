@@ -13,6 +13,7 @@ from app.queue.lifecycle import claim
 from app.settings import Settings
 from tests.app.queue.jobs import add_job, add_upload, row_of, upload_of
 from workers.attempt import CHILD, Attempt, Bench
+from workers.engine.formats import onnx, pt2
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fashion"
 
@@ -41,6 +42,19 @@ def test_a_real_model_is_inspected(real_bench: Bench) -> None:
     upload = upload_of(real_bench.engine, upload_id)
     assert (upload.status, upload.problem) == ("ready", None)
     assert upload.summary["parameters"] == 584_938
+
+
+def test_a_real_onnx_file_is_inspected_and_compared_within_the_limits(
+    real_bench: Bench, tmp_path: Path
+) -> None:
+    onnx.write(pt2.read(EXAMPLE / "model.pt2"), tmp_path / "model.onnx")
+    upload_id = add_upload(real_bench.engine, "model", format="onnx")
+    real_bench.store.put_file(f"uploads/{upload_id}", tmp_path / "model.onnx")
+    attempt(real_bench, add_job(real_bench.engine, "inspect_model", upload_id=upload_id))
+    upload = upload_of(real_bench.engine, upload_id)
+    assert (upload.status, upload.problem) == ("ready", None)
+    # BatchNorm is part of the convolutions in what an exporter writes
+    assert 570_000 < upload.summary["parameters"] <= 584_938
 
 
 def test_a_real_data_set_is_inspected(real_bench: Bench) -> None:

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ from app.contract.status import Stage
 from workers.engine.data import Examples, Splits, split
 from workers.engine.errors import EngineError
 from workers.engine.formats import arrays, pt2
+from workers.engine.formats.onnx_in import reader as onnx_in
+from workers.engine.formats.onnx_in.reader import Imported
 from workers.engine.graph.canonical import canonicalise
 from workers.engine.graph.network import Network, call_nodes
 from workers.engine.graph.shapes import shapes
@@ -73,7 +76,12 @@ class Context:
     @cached_property
     def original(self) -> Network:
         """The user's network. Shared by the stages of this attempt: never edited."""
-        return read_model(self.input("model"))
+        return self.imported.network
+
+    @cached_property
+    def imported(self) -> Imported:
+        """The user's network, and what there is to say about its file."""
+        return read_model(self.input("model"), self.order.formats["model"])
 
     @property
     def dense(self) -> Network:
@@ -200,9 +208,10 @@ class Context:
         return Examples.of(stored, self.original.inputs)
 
 
-def read_model(path: Path) -> Network:
+def read_model(path: Path, format: str) -> Imported:  # noqa: A002  # the word the contract uses
     """A user's network, in the form in which its layers are looked for; raises `Rejected`."""
-    return canonicalise(pt2.read(path))
+    read = onnx_in.read(path) if format == "onnx" else Imported(pt2.read(path))
+    return replace(read, network=canonicalise(read.network))
 
 
 def _device(wanted: Device) -> str:

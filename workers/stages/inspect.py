@@ -13,6 +13,7 @@ from app.contract.status import Stage
 from app.contract.summary import ArrayInfo, DatasetSummary, LayerInfo, ModelSummary, PairInfo
 from workers.engine.errors import EngineError
 from workers.engine.formats import arrays, onnx
+from workers.engine.formats.onnx_in.check import check
 from workers.engine.graph.indices import table_lengths
 from workers.engine.graph.network import Input, Network
 from workers.engine.layers.attention import AttentionPair
@@ -36,6 +37,8 @@ def run(context: Context) -> None:
         onnx.demand_translatable(context.original)
     trial.run(context)
     summary = describe(context.original)
+    for remark in context.imported.remarks:
+        context.notice("quantised_weights", remark)
     for operator in cost.count(context.original).uncounted:
         context.notice(
             "uncounted_operator", f"No formula counts the MACs of {operator}: they are a lower bound."
@@ -47,10 +50,12 @@ def run(context: Context) -> None:
     save(context.folder(Stage.INSPECT) / "summary.json", summary)
 
 
-def model(path: Path) -> ModelSummary:
+def model(path: Path, stored_as: str = "pt2") -> ModelSummary:
     """An uploaded model's summary, with the menus that plans are made of unless it is very large; raises
-    `Rejected`."""
-    network = read_model(path)
+    `Rejected`, also where an ONNX file does not compute here what it does in ONNX Runtime."""
+    network = read_model(path, stored_as).network
+    if stored_as == "onnx":
+        check(path, network)
     found = describe(network)
     if found.parameters > _MOST_PARAMETERS:
         return found

@@ -24,10 +24,10 @@ def run(order: Order, workspace: Path, emit: Callable[[Message], None]) -> None:
     Stages in `order.done` are skipped: their folders are there. Ends with `Succeeded`, or raises:
     `EngineError` is the user's to mend, anything else is ours.
     """
+    upload = workspace / "inputs" / "upload"
     if order.kind == "inspect_model":
-        save(workspace / "result.json", inspect.model(workspace / "inputs" / "upload"))
+        save(workspace / "result.json", inspect.model(upload, order.formats["upload"]))
     elif order.kind == "inspect_dataset":
-        upload = workspace / "inputs" / "upload"
         save(workspace / "result.json", inspect.dataset(upload, order.formats["upload"]))
     else:
         _compress(Context(order, workspace, emit))

@@ -14,7 +14,13 @@ from tests.app.tenants import IMAGES, LABELS, MODEL_SUMMARY, ZIP, Tenant
 SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
 _FILE = b'Content-Disposition: form-data; name="file"; filename="m.pt2"'
 _NOTE = b"--b\r\nContent-Disposition: form-data; name=note\r\n\r\n1\r\n--b--\r\n"
-KINDS = [("models", "m.pt2", ZIP), ("datasets", "d.npz", ZIP), ("datasets", "d.safetensors", SAFETENSORS)]
+ONNX = b"\x08\x07\x12\x07pytorch"
+KINDS = [
+    ("models", "m.pt2", ZIP),
+    ("models", "m.onnx", ONNX),
+    ("datasets", "d.npz", ZIP),
+    ("datasets", "d.safetensors", SAFETENSORS),
+]
 
 
 @pytest.mark.parametrize(("noun", "name", "content"), KINDS)
@@ -54,8 +60,10 @@ def test_a_name_that_headers_cannot_hold_is_quoted(tenant: Tenant) -> None:
 @pytest.mark.parametrize(
     ("noun", "name", "content", "accepted"),
     [
-        ("models", "m.onnx", b"\x08\x07\x12\x07pytorch", ".pt2"),
+        ("models", "m.onnx", ZIP, ".pt2 or .onnx"),
         ("models", "m.pt2", b"this is not a zip", ".pt2"),
+        ("models", "m.pt2", ONNX, ".pt2"),
+        ("models", "m.onnx", b"", ".onnx"),
         ("models", "m.pt2", b"", ".pt2"),
         ("models", "m.npz", ZIP, ".pt2"),
         ("models", "model", ZIP, ".pt2"),

@@ -14,7 +14,7 @@ from app.contract.spec import JobSpec
 from app.contract.status import Stage
 from tests.workers.engine.networks import Attention, sequence_network, write_example
 from workers.engine.errors import EngineError
-from workers.engine.formats import pt2
+from workers.engine.formats import onnx, pt2
 from workers.engine.measure import cost
 from workers.messages import Advanced, Kind, Message, Noticed, Order, StageFinished, StageStarted, Succeeded
 from workers.stages import inspect, pipeline
@@ -34,7 +34,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(
-    inputs: Path, workspace: Path, roles: tuple[str, ...] = ("train", "test"), done: Any = (), **spec: Any
+    inputs: Path,
+    workspace: Path,
+    roles: tuple[str, ...] = ("train", "test"),
+    done: Any = (),
+    stored_as: str = "pt2",
+    **spec: Any,
 ) -> list[Message]:
     """Run a job; the messages it sent."""
     shutil.copytree(inputs, workspace / "inputs", dirs_exist_ok=True)
@@ -44,7 +49,7 @@ def run(
         kind="compress",
         attempt=1,
         spec=JobSpec(model=MODEL, **wanted),
-        formats={"model": "pt2", **dict.fromkeys(roles, "npz")},
+        formats={"model": stored_as, **dict.fromkeys(roles, "npz")},
         done=list(done),
     )
     messages: list[Message] = []
@@ -204,6 +209,37 @@ def test_pairs_are_described_beside_their_members() -> None:
     assert [layer.name for layer in summary.layers] == ["q", "k", "v", "o"]
     assert [(pair.name, pair.members) for pair in summary.pairs] == [("q+k", ("q", "k")), ("v+o", ("v", "o"))]
     assert all(pair.max_rank == {"joint_svd": [8]} for pair in summary.pairs)
+
+
+@pytest.fixture(scope="module")
+def onnx_inputs(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network and rows, the network as an ONNX file."""
+    folder = tmp_path_factory.mktemp("onnx") / "inputs"
+    shutil.copytree(inputs, folder)
+    onnx.write(pt2.read(inputs / "model"), folder / "model")
+    return folder
+
+
+def test_an_onnx_file_is_described_as_the_network_it_was_made_of(
+    inputs: Path, onnx_inputs: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "pt2").mkdir()
+    found = _inspection("inspect_model", onnx_inputs / "model", "onnx", tmp_path / "onnx")
+    known = _inspection("inspect_model", inputs / "model", "pt2", tmp_path / "pt2")
+    assert [(layer["kind"], layer["shape"]) for layer in found["layers"]] == [
+        (layer["kind"], layer["shape"]) for layer in known["layers"]
+    ]
+    assert found["macs"] == known["macs"]
+    assert (found["inputs"][0]["name"], found["inputs"][0]["shape"][1:]) == ("x", [3, 8, 8])
+
+
+def test_a_job_on_an_onnx_file_makes_both_artifacts(onnx_inputs: Path, tmp_path: Path) -> None:
+    run(onnx_inputs, tmp_path, stored_as="onnx", target={"keep": 0.5})
+    [candidate] = report_of(tmp_path).candidates
+    assert candidate.parameters < report_of(tmp_path).original.parameters
+    made = {path.name for path in (tmp_path / "artifacts").iterdir()}
+    assert {"candidate-0.pt2", "candidate-0.onnx"} < made
 
 
 def test_a_data_set_is_described(inputs: Path, tmp_path: Path) -> None:

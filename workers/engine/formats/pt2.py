@@ -1,6 +1,5 @@
 """torch.export archives: our own reader, and a writer whose files stock torch opens."""
 
-import re
 from pathlib import Path
 
 import torch
@@ -12,11 +11,11 @@ from workers.engine.admit.archive import Archive
 from workers.engine.admit.program import Axis, Payload, Program, ProgramInput
 from workers.engine.errors import Rejected
 from workers.engine.formats.interpreter import interpreter
+from workers.engine.formats.reason import reason
 from workers.engine.graph.network import Dimension, Input, Network, export, trace
 
 # Where a graph was written down tells about the machine, and no reader needs it.
 _PROVENANCE = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
-_PATH = re.compile(r"(?:[A-Za-z]:)?(?:[\\/][\w.+@-]+){2,}")
 
 
 def read(path: Path) -> Network:
@@ -36,7 +35,7 @@ def read(path: Path) -> Network:
         except Exception as error:  # whatever torch raises on a graph that makes no sense to it
             raise Rejected(
                 "cannot_trace",
-                f"Torch cannot run the model: {_reason(error)}",
+                f"Torch cannot run the model: {reason(error)}",
                 hint="Check that the model runs after torch.export.load, and export it again.",
             ) from error
 
@@ -87,12 +86,6 @@ def _input(spec: ProgramInput) -> Input:
         for axis in spec.shape
     )
     return Input(spec.name, getattr(torch, spec.dtype), axes)
-
-
-def _reason(error: Exception) -> str:
-    """The first paragraph of a message of torch on one line, without any path."""
-    paragraph = str(error).strip().partition("\n\n")[0] or type(error).__name__
-    return _PATH.sub("…", " ".join(paragraph.split()))[:400]
 
 
 def _forget_provenance(program: ExportedProgram) -> None:

@@ -127,14 +127,24 @@ def export(module: nn.Module, inputs: Sequence[Input]) -> ExportedProgram:
     merges axes that are equal by accident.
     """
     dims = _dims(inputs)
-    examples = tuple(_example(spec, dims) for spec in inputs)
     shapes = tuple(
         {axis: dims[size.symbol][0] for axis, size in enumerate(spec.shape) if isinstance(size, Dimension)}
         or None
         for spec in inputs
     )
     with kept_whole():
-        return torch.export.export(module, examples, dynamic_shapes=shapes)
+        return torch.export.export(module, examples(inputs), dynamic_shapes=shapes)
+
+
+def examples(inputs: Sequence[Input]) -> tuple[Tensor, ...]:
+    """Zeros as the trace takes them: every variable axis has a length of its own."""
+    dims = _dims(inputs)
+    return tuple(
+        torch.zeros(
+            [axis if isinstance(axis, int) else dims[axis.symbol][1] for axis in spec.shape], dtype=spec.dtype
+        )
+        for spec in inputs
+    )
 
 
 def call_nodes(module: GraphModule) -> list[Node]:
@@ -164,8 +174,3 @@ def _dims(inputs: Sequence[Input]) -> dict[str, tuple[Dim, int]]:
             dim = Dim(axis.symbol, min=axis.minimum, max=axis.maximum)
             dims[axis.symbol] = (dim, _bounded(axis, 3 + 2 * len(dims)))
     return dims
-
-
-def _example(spec: Input, dims: dict[str, tuple[Dim, int]]) -> Tensor:
-    size = tuple(axis if isinstance(axis, int) else dims[axis.symbol][1] for axis in spec.shape)
-    return torch.zeros(size, dtype=spec.dtype)

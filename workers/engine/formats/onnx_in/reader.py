@@ -1,0 +1,158 @@
+"""An uploaded ONNX file as a network."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from workers.engine.admit import onnx as admission
+from workers.engine.admit.onnx_model import Graph, GraphInput, OnnxModel
+from workers.engine.errors import Rejected
+from workers.engine.formats.onnx_in import operators as _operators  # noqa: F401  # registers them
+from workers.engine.formats.onnx_in.module import interpreter
+from workers.engine.formats.onnx_in.names import identifier
+from workers.engine.formats.reason import reason
+from workers.engine.graph.network import Dimension, Input, Network, examples, trace
+
+_BOUND = re.compile(r"Constraints violated \(([\w, ]+)\)")
+_SUGGESTED = re.compile(r"(\w+) = Dim\('\1'(?:, min=(\d{1,12}))?(?:, max=(\d{1,12}))?\)")
+# The least lengths that variable axes other than the batch are tried with, each a step longer than the last:
+# what is too short does not fit through a network, and images are often halved five times.
+_LEAST = ((1, 0), (64, 32), (512, 64))
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A network, and what its user should know about how it was read."""
+
+    network: Network
+    remarks: tuple[str, ...] = ()
+
+
+def read(path: Path) -> Imported:
+    """The network in an uploaded `.onnx`, in evaluation mode, on the CPU.
+
+    The file is admitted, its nodes are interpreted by operators of torch and traced: neither ONNX's own
+    parser nor ONNX Runtime sees it. Inputs keep their names, made identifiers; variable axes stay variable.
+    Raises `Rejected`.
+    """
+    model = admission.admit(path)
+    return network_of(model)
+
+
+def network_of(model: OnnxModel) -> Imported:
+    """The network of an admitted model; raises `Rejected`."""
+    names = input_names(model)
+    module = interpreter(model, names)
+    inputs = _fitting(module, [_inputs(model.graph.inputs, names, *least) for least in _LEAST])
+    return Imported(_traced(module, inputs), tuple(_remarks(model.graph)))
+
+
+def _traced(module: nn.Module, inputs: list[Input], *, again: bool = True) -> Network:
+    """The trace, with the bounds of variable axes that torch finds: the length of a table of positions."""
+    try:
+        return trace(module, inputs)
+    except Rejected:
+        raise
+    except Exception as error:  # whatever torch raises on a graph that makes no sense to it
+        bounds = {
+            found[1]: (int(found[2] or 1), int(found[3]) if found[3] else None)
+            for found in _SUGGESTED.finditer(str(error))
+        }
+        if not (again and bounds):
+            raise _cannot_trace(error, inputs) from error
+    return _traced(module, [_within(spec, bounds) for spec in inputs], again=False)
+
+
+def _within(spec: Input, bounds: Mapping[str, tuple[int, int | None]]) -> Input:
+    """The input with its axes bounded."""
+    shape = []
+    for axis in spec.shape:
+        if isinstance(axis, Dimension) and axis.symbol in bounds:
+            least, most = bounds[axis.symbol]
+            least = max(least, axis.minimum)
+            axis = replace(axis, minimum=least, maximum=most, example=max(least, axis.example))  # noqa: PLW2901
+        shape.append(axis)
+    return replace(spec, shape=tuple(shape))
+
+
+def _remarks(graph: Graph) -> Iterator[str]:
+    count = sum(node.operator == "DequantizeLinear" for node in graph.nodes)
+    if count:
+        yield (
+            f"Quantised weights ({count} tensors) were turned into the numbers that they stand for: the "
+            "network is compressed, and its artifacts are written, in floating point."
+        )
+
+
+def _fitting(module: nn.Module, candidates: Sequence[list[Input]]) -> list[Input]:
+    """The first description of the inputs whose examples fit through the network."""
+    failures = []
+    for inputs in candidates if candidates[0] != candidates[-1] else candidates[:1]:
+        try:
+            with torch.no_grad():
+                module(*examples(inputs))
+        except Rejected as rejected:
+            if rejected.code != "cannot_trace":
+                raise
+            failures.append(rejected)
+        else:
+            return inputs
+    raise failures[-1]
+
+
+def input_names(model: OnnxModel) -> list[str]:
+    """What the inputs are called in the network: as in the file, made identifiers, each its own."""
+    names: list[str] = []
+    for spec in model.graph.inputs:
+        name, place = identifier(spec.name), 2
+        while name in names:
+            name, place = f"{identifier(spec.name)}_{place}", place + 1
+        names.append(name)
+    return names
+
+
+def _inputs(specs: Sequence[GraphInput], names: Sequence[str], least: int, step: int) -> list[Input]:
+    symbols: dict[str, Dimension] = {}
+    inputs = []
+    for spec, name in zip(specs, names, strict=True):
+        shape: list[int | Dimension] = []
+        for place, axis in enumerate(spec.shape or ()):
+            if isinstance(axis, str) and axis not in symbols:
+                symbol = identifier(axis)
+                while any(known.symbol == symbol for known in symbols.values()):
+                    symbol += "_"
+                minimum = (
+                    1 if place == 0 else least + step * sum(known.minimum > 1 for known in symbols.values())
+                )
+                symbols[axis] = Dimension(symbol, minimum, None, minimum)
+            shape.append(symbols[axis] if isinstance(axis, str) else axis)
+        inputs.append(Input(name, getattr(torch, spec.dtype or "float32"), tuple(shape)))
+    return inputs
+
+
+def _cannot_trace(error: Exception, inputs: Sequence[Input]) -> Rejected:
+    bound = _BOUND.search(str(error))
+    symbols = set(bound[1].split(", ")) if bound else set()
+    axes = [
+        f"{spec.name}[{place}]"
+        for spec in inputs
+        for place, axis in enumerate(spec.shape)
+        if isinstance(axis, Dimension) and axis.symbol in symbols
+    ]
+    if axes:
+        return Rejected(
+            "axis_not_free",
+            f"The model takes certain lengths only where it declares variable axes: {', '.join(axes)}.",
+            hint="Declare these axes with the lengths that will be used: "
+            "python -m onnxruntime.tools.make_dynamic_shape_fixed.",
+            field=axes[0].partition("[")[0],
+        )
+    return Rejected(
+        "cannot_trace",
+        f"Torch cannot run the model: {reason(error)}",
+        hint="Check that the model runs in ONNX Runtime for inputs of several sizes, or declare fixed axes.",
+    )

@@ -1,0 +1,57 @@
+"""ONNX Runtime on a user's file; called in a clean process. Imports no torch."""
+
+from pathlib import Path
+
+import numpy as np
+
+from workers.engine.errors import EngineError
+from workers.engine.formats.reason import reason
+
+
+def run(model: str, names: list[str], inputs: str, outputs: str, values: list[str]) -> list[str]:
+    """Run the file at `model` on arrays in the order of its inputs' `names`, and leave arrays at `outputs`.
+
+    Where `values` are given, they are what is left: values inside of the graph that are tensors. Returns what
+    each array is called. Raises `EngineError` (`not_runnable`).
+    """
+    try:
+        content = _with_outputs(Path(model).read_bytes(), values)
+        found = _run(content, names, inputs)
+    except Exception as error:  # whatever ONNX Runtime raises
+        raise EngineError(
+            "not_runnable",
+            f"ONNX Runtime cannot run the model: {reason(error).rstrip('.')}.",
+            hint="Check that onnxruntime.InferenceSession opens and runs it.",
+        ) from error
+    kept = {name: array for name, array in found.items() if not values or name in values}
+    np.savez(outputs, *kept.values())
+    return list(kept)
+
+
+def _run(content: bytes, names: list[str], inputs: str) -> dict[str, np.ndarray]:
+    import onnxruntime as ort  # noqa: PLC0415  # in the clean process alone
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    # what is compared is the file, not what an optimiser makes of it
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    wanted = [spec.name for spec in session.get_outputs()]
+    taken = {spec.name for spec in session.get_inputs()}
+    with np.load(inputs, allow_pickle=False) as arrays:
+        given = {name: arrays[key] for name, key in zip(names, arrays.files, strict=True) if name in taken}
+    return dict(zip(wanted, session.run(wanted, given), strict=True))
+
+
+def _with_outputs(content: bytes, values: list[str]) -> bytes:
+    """The same model, with values inside of it among its outputs."""
+    if not values:
+        return content
+    import onnx  # noqa: PLC0415  # where a difference has to be found
+
+    model = onnx.load_model_from_string(content)
+    known = {output.name for output in model.graph.output}
+    model.graph.output.extend(
+        onnx.helper.make_empty_tensor_value_info(name) for name in values if name not in known
+    )
+    return bytes(model.SerializeToString())
