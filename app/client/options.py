@@ -25,7 +25,7 @@ class JobOptions:
     """What the command line says of a job, and where the service is."""
 
     model: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="the network, a .pt2 or .onnx file")
+        Path, typer.Argument(exists=True, dir_okay=False, help="the network, a .pt2, .onnx or .zip file")
     ]
     train: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="data to fit on, .npz")] = (
         None

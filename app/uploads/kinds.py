@@ -75,5 +75,7 @@ def _is_onnx(head: bytes) -> bool:
     return head[:1] in _ONNX_FIELDS
 
 
-MODEL = Kind("model", "model", "mdl", (Format("pt2", _is_zip), Format("onnx", _is_onnx)))
+MODEL = Kind(
+    "model", "model", "mdl", (Format("pt2", _is_zip), Format("onnx", _is_onnx), Format("zip", _is_zip))
+)
 DATASET = Kind("dataset", "data set", "dst", (Format("npz", _is_zip), Format("safetensors", _is_safetensors)))

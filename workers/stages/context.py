@@ -21,8 +21,9 @@ from app.contract.status import Stage
 from workers.engine.data import Examples, Splits, split
 from workers.engine.errors import EngineError
 from workers.engine.formats import arrays, pt2
+from workers.engine.formats.hf import reader as hf
+from workers.engine.formats.imported import Imported
 from workers.engine.formats.onnx_in import reader as onnx_in
-from workers.engine.formats.onnx_in.reader import Imported
 from workers.engine.graph.canonical import canonicalise
 from workers.engine.graph.network import Network, call_nodes
 from workers.engine.graph.shapes import shapes
@@ -44,6 +45,13 @@ _ETA_AFTER_SECONDS = 3.0
 _MEMORY = 3  # times what calibration may hold: for roots and bases that several ranks have in common
 _NOTICES = "notices.jsonl"
 _RESUMABLE = frozenset({Stage.FINETUNE})  # they judge for themselves what a lost attempt left
+
+# The forms in which a model may be uploaded.
+_READERS: dict[str, Callable[[Path], Imported]] = {
+    "pt2": lambda path: Imported(pt2.read(path)),
+    "onnx": onnx_in.read,
+    "zip": hf.read,
+}
 
 T = TypeVar("T")
 
@@ -210,7 +218,7 @@ class Context:
 
 def read_model(path: Path, format: str) -> Imported:  # noqa: A002  # the word the contract uses
     """A user's network, in the form in which its layers are looked for; raises `Rejected`."""
-    read = onnx_in.read(path) if format == "onnx" else Imported(pt2.read(path))
+    read = _READERS[format](path)
     return replace(read, network=canonicalise(read.network))
 
 

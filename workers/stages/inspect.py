@@ -38,7 +38,7 @@ def run(context: Context) -> None:
     trial.run(context)
     summary = describe(context.original)
     for remark in context.imported.remarks:
-        context.notice("quantised_weights", remark)
+        context.notice(remark.code, remark.detail)
     for operator in cost.count(context.original).uncounted:
         context.notice(
             "uncounted_operator", f"No formula counts the MACs of {operator}: they are a lower bound."

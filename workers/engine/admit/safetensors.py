@@ -1,8 +1,9 @@
 """Admission of safetensors files."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,6 +33,17 @@ _DTYPES = {
 }
 
 
+@dataclass(frozen=True)
+class Span:
+    """An array's description, and where in the file its bytes begin and end."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
 @contextmanager
 def admit(path: Path) -> Iterator[list[StoredArray]]:
     """The arrays of a safetensors file, in the order of their bytes, readable while the context lasts.
@@ -40,19 +52,34 @@ def admit(path: Path) -> Iterator[list[StoredArray]]:
     """
     with path.open("rb") as file:
         size = file.seek(0, 2)
-        table, start = _header(file, size)
-        arrays = sorted(
-            (_array(file, name, description, start) for name, description in table.items()),
-            key=lambda item: item[1],
-        )
-        _check_cover(arrays, start, size)
-        yield [array for array, _ in arrays]
+        yield [_stored(file, span) for span in spans(functools.partial(_head, file), size)]
 
 
-def _header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
-    """The table of arrays, and where the bytes that it describes begin."""
+def spans(
+    head: Callable[[int], bytes], size: int, name: Callable[[object, str], str] = name_of
+) -> list[Span]:
+    """The arrays of a safetensors file of `size` bytes, in the order of their bytes.
+
+    `head` gives the file's first bytes, as many as it is asked for; `name` admits an array's name. Raises
+    `Rejected` like `admit`.
+    """
+    table, start = _header(head, size)
+    found = sorted(
+        (_span(name(key, "the name of an array"), description, start) for key, description in table.items()),
+        key=lambda span: (span.begin, span.end),
+    )
+    _check_cover(found, start, size)
+    return found
+
+
+def _head(file: BinaryIO, length: int) -> bytes:
     file.seek(0)
-    length = int.from_bytes(file.read(8), "little")
+    return file.read(length)
+
+
+def _header(head: Callable[[int], bytes], size: int) -> tuple[dict[str, Any], int]:
+    """The table of arrays, and where the bytes that it describes begin."""
+    length = int.from_bytes(head(8), "little")
     if size < 8 or not 2 <= length <= size - 8:
         raise Rejected(
             "truncated_file",
@@ -61,16 +88,14 @@ def _header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
         )
     if length > MAX_HEADER_BYTES:
         raise Rejected("too_large", f"The header is larger than {MAX_HEADER_BYTES} bytes.")
-    table = load(file.read(length), "the header")
+    table = load(head(8 + length)[8:], "the header")
     table.pop("__metadata__", None)
     if len(table) > MAX_ARRAYS:
         raise Rejected("too_many_entries", f"The file has more than {MAX_ARRAYS} arrays.")
     return table, 8 + length
 
 
-def _array(file: BinaryIO, name: str, description: object, start: int) -> tuple[StoredArray, tuple[int, int]]:
-    """An array and its byte range in the file."""
-    name_of(name, "the name of an array")
+def _span(name: str, description: object, start: int) -> Span:
     dtype = field(description, "dtype", str)
     if dtype not in _DTYPES:
         raise Rejected(
@@ -83,8 +108,12 @@ def _array(file: BinaryIO, name: str, description: object, start: int) -> tuple[
         raise Rejected(
             "payload_size", f"The array {show(name)} does not hold the bytes that its shape takes."
         )
-    chunks = functools.partial(_chunks, file, start + begin, start + end)
-    return StoredArray(name, _DTYPES[dtype][0], shape, start + begin, chunks), (start + begin, start + end)
+    return Span(name, _DTYPES[dtype][0], shape, start + begin, start + end)
+
+
+def _stored(file: BinaryIO, span: Span) -> StoredArray:
+    chunks = functools.partial(_chunks, file, span.begin, span.end)
+    return StoredArray(span.name, span.dtype, span.shape, span.begin, chunks)
 
 
 def _offsets(offsets: list[Any]) -> tuple[int, int]:
@@ -94,13 +123,13 @@ def _offsets(offsets: list[Any]) -> tuple[int, int]:
     return begin, end
 
 
-def _check_cover(arrays: list[tuple[StoredArray, tuple[int, int]]], start: int, size: int) -> None:
-    for array, (begin, end) in arrays:
-        if begin != start:
+def _check_cover(arrays: list[Span], start: int, size: int) -> None:
+    for span in arrays:
+        if span.begin != start:
             raise Rejected(
-                "payload_size", f"The bytes of {show(array.name)} do not follow those before them."
+                "payload_size", f"The bytes of {show(span.name)} do not follow those before them."
             )
-        start = end
+        start = span.end
     if start != size:
         raise Rejected("payload_size", "The arrays do not fill the file.", hint="Upload the file again.")
 

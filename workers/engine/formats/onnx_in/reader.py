@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 from workers.engine.admit import onnx as admission
 from workers.engine.admit.onnx_model import Graph, GraphInput, OnnxModel
 from workers.engine.errors import Rejected
+from workers.engine.formats.imported import Imported, Remark
 from workers.engine.formats.onnx_in import operators as _operators  # noqa: F401  # registers them
 from workers.engine.formats.onnx_in.module import interpreter
 from workers.engine.formats.onnx_in.names import identifier
@@ -22,14 +23,6 @@ _SUGGESTED = re.compile(r"(\w+) = Dim\('\1'(?:, min=(\d{1,12}))?(?:, max=(\d{1,1
 # The least lengths that variable axes other than the batch are tried with, each a step longer than the last:
 # what is too short does not fit through a network, and images are often halved five times.
 _LEAST = ((1, 0), (64, 32), (512, 64))
-
-
-@dataclass(frozen=True)
-class Imported:
-    """A network, and what its user should know about how it was read."""
-
-    network: Network
-    remarks: tuple[str, ...] = ()
 
 
 def read(path: Path) -> Imported:
@@ -79,12 +72,13 @@ def _within(spec: Input, bounds: Mapping[str, tuple[int, int | None]]) -> Input:
     return replace(spec, shape=tuple(shape))
 
 
-def _remarks(graph: Graph) -> Iterator[str]:
+def _remarks(graph: Graph) -> Iterator[Remark]:
     count = sum(node.operator == "DequantizeLinear" for node in graph.nodes)
     if count:
-        yield (
+        yield Remark(
+            "quantised_weights",
             f"Quantised weights ({count} tensors) were turned into the numbers that they stand for: the "
-            "network is compressed, and its artifacts are written, in floating point."
+            "network is compressed, and its artifacts are written, in floating point.",
         )
 
 

@@ -268,7 +268,7 @@ def test_quantised_weights_are_read_with_a_remark(tmp_path: Path) -> None:
     path = saved(model_of(nodes, {"x": x}, ["y"], constants), tmp_path)
     network = agree(path, {"x": x})
     assert [layer.kind for layer in find(network)] == ["linear"]
-    assert "Quantised weights (1 tensors)" in read(path).remarks[0]
+    assert "Quantised weights (1 tensors)" in read(path).remarks[0].detail
 
 
 def test_quantised_activations_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Hugging Face folders in: from a configuration and arrays to a network."""
