@@ -1,5 +1,6 @@
 """Running a whole job on networks and arrays of a test's own."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,14 +66,21 @@ class Finished:
 
 
 def run_job(
-    workspace: Path, network: Network, train: Arrays | None = None, test: Arrays | None = None, **spec: Any
+    workspace: Path,
+    model: Network | Path,
+    train: Arrays | None = None,
+    test: Arrays | None = None,
+    **spec: Any,
 ) -> Finished:
-    """Run a job as a worker's child would; raises what the pipeline raises.
+    """Run a job as a worker's child would, on a network or an uploaded file; raises what the pipeline raises.
 
     Time and memory are measured in passing only: they are other tests' business, and take seconds.
     """
     (workspace / "inputs").mkdir(parents=True)
-    pt2.write(network, workspace / "inputs" / "model")
+    if isinstance(model, Path):
+        shutil.copyfile(model, workspace / "inputs" / "model")
+    else:
+        pt2.write(model, workspace / "inputs" / "model")
     data = {role: arrays for role, arrays in (("train", train), ("test", test)) if arrays is not None}
     for role, arrays in data.items():
         with (workspace / "inputs" / role).open("wb") as file:
@@ -83,7 +91,7 @@ def run_job(
         kind="compress",
         attempt=1,
         spec=JobSpec.model_validate({"model": "mdl_" + "0" * 32, **wanted}),
-        formats={"model": "pt2", **dict.fromkeys(data, "npz")},
+        formats={"model": model.suffix[1:] if isinstance(model, Path) else "pt2", **dict.fromkeys(data, "npz")},
     )
     messages: list[Message] = []
     with pytest.MonkeyPatch.context() as patch:

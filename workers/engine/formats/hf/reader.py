@@ -1,7 +1,6 @@
 """An uploaded Hugging Face folder as a network."""
 
 import inspect
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -15,12 +14,12 @@ from workers.engine.admit.archive import Archive
 from workers.engine.admit.hf_config import Config
 from workers.engine.admit.hf_folder import Folder, Shard
 from workers.engine.errors import Rejected
+from workers.engine.formats.hf.library import library
 from workers.engine.formats.hf.signatures import ENCODERS, SIGNATURES, construction, inputs_of, outputs_of
 from workers.engine.formats.imported import Imported, Remark
 from workers.engine.formats.reason import reason
 from workers.engine.graph.network import trace
 
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 _SPARE_NUMBERS = 1 << 24  # tables that follow from the configuration are in no file
 _SHOWN = 5
 # Parts of a model that a class without them leaves in the file: heads and poolers of others, and tables that
@@ -68,7 +67,8 @@ def _imported(folder: Folder, archive: Archive) -> Imported:
 
 def _model(folder: Folder, archive: Archive) -> tuple[Any, tuple[Remark, ...]]:
     """The model with its weights, all of them from the file."""
-    kind, config = _class_and_config(folder.config)
+    kind = getattr(library(), folder.config.architecture)  # our own name: admission compared, and kept ours
+    config = kind.config_class(**folder.config.fields)
     _demand_size(kind, config, folder)
     stored = {array.dtype for shard in folder.shards for array in shard.arrays} & {"float16", "bfloat16"}
     model, info = kind.from_pretrained(
@@ -88,17 +88,6 @@ def _model(folder: Folder, archive: Archive) -> tuple[Any, tuple[Remark, ...]]:
     return model.eval(), tuple(_remarks(stored, left_over))
 
 
-def _class_and_config(config: Config) -> tuple[Any, Any]:
-    """The class by our own name for it, and its configuration."""
-    os.environ.update(_OFFLINE)
-    import transformers  # noqa: PLC0415 -- slow, and nothing else needs it
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    kind = getattr(transformers, config.architecture)
-    return kind, kind.config_class(**config.fields)
-
-
 def _attention(kind: Any, config: Config) -> str:
     return SIGNATURES[config.model_type].attention if kind._supports_sdpa else "eager"
 
@@ -108,7 +97,7 @@ def _demand_size(kind: Any, config: Any, folder: Folder) -> None:
     from transformers.initialization import no_init_weights  # noqa: PLC0415
 
     with torch.device("meta"), no_init_weights():
-        shell = kind(config)
+        shell = kind(config, **construction(folder.config.architecture))
     described = sum(tensor.numel() for tensor in [*shell.parameters(), *shell.buffers()])
     stored = sum(
         torch.Size(array.shape).numel() for shard in folder.shards for array in shard.arrays
