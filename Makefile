@@ -70,7 +70,7 @@ format: install ## rewrite the code in the house style
 migrate: install ## bring the database to the newest schema
 	$(BIN)/rankfold migrate
 
-openapi: install ## write the golden OpenAPI and report schemas, and the table of ONNX operators, anew
+openapi: install ## write the golden OpenAPI and report schemas, and the tables of operators and model types, anew
 	$(BIN)/python -m tests.golden
 
 clean: ## remove the environment and the local state

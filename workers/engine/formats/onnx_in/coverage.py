@@ -1,13 +1,11 @@
 """The operators that are understood, as the table in docs/onnx.md."""
 
-from pathlib import Path
-
+from workers.engine.formats import pages
 from workers.engine.formats.onnx_in import operators as _operators  # noqa: F401  # registers them
 from workers.engine.formats.onnx_in.folding import CONTROL
 from workers.engine.formats.onnx_in.registry import OPERATORS
 
-PAGE = Path(__file__).resolve().parents[4] / "docs" / "onnx.md"
-BEGIN, END = "<!-- begin operators -->\n", "<!-- end operators -->"
+PAGE = pages.DOCS / "onnx.md"
 
 _CONTROL_LIMITS = {
     "If": "a condition that is constant or follows from shapes",
@@ -26,6 +24,4 @@ def table() -> str:
 
 def renewed(page: str) -> str:
     """The page with the table that the code makes."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return before + BEGIN + table() + END + after
+    return pages.renewed(page, "operators", table())
