@@ -12,6 +12,7 @@ from app.db.tables import Artifact
 from app.queue.lifecycle import claim
 from app.settings import Settings
 from tests.app.queue.jobs import add_job, add_upload, row_of, upload_of
+from tests.workers.engine.hf_folders import SMALL, model_of, zipped
 from workers.attempt import CHILD, Attempt, Bench
 from workers.engine.formats import onnx, pt2
 
@@ -55,6 +56,16 @@ def test_a_real_onnx_file_is_inspected_and_compared_within_the_limits(
     assert (upload.status, upload.problem) == ("ready", None)
     # BatchNorm is part of the convolutions in what an exporter writes
     assert 570_000 < upload.summary["parameters"] <= 584_938
+
+
+def test_a_real_folder_is_inspected_within_the_limits(real_bench: Bench, tmp_path: Path) -> None:
+    path = zipped(model_of("GPT2LMHeadModel", SMALL["gpt2"]), tmp_path)
+    upload_id = add_upload(real_bench.engine, "model", format="zip")
+    real_bench.store.put_file(f"uploads/{upload_id}", path)
+    attempt(real_bench, add_job(real_bench.engine, "inspect_model", upload_id=upload_id))
+    upload = upload_of(real_bench.engine, upload_id)
+    assert (upload.status, upload.problem) == ("ready", None)
+    assert [array["name"] for array in upload.summary["inputs"]] == ["input_ids", "attention_mask"]
 
 
 def test_a_real_data_set_is_inspected(real_bench: Bench) -> None:

@@ -18,6 +18,7 @@ ONNX = b"\x08\x07\x12\x07pytorch"
 KINDS = [
     ("models", "m.pt2", ZIP),
     ("models", "m.onnx", ONNX),
+    ("models", "m.zip", ZIP),
     ("datasets", "d.npz", ZIP),
     ("datasets", "d.safetensors", SAFETENSORS),
 ]
@@ -60,7 +61,8 @@ def test_a_name_that_headers_cannot_hold_is_quoted(tenant: Tenant) -> None:
 @pytest.mark.parametrize(
     ("noun", "name", "content", "accepted"),
     [
-        ("models", "m.onnx", ZIP, ".pt2 or .onnx"),
+        ("models", "m.onnx", ZIP, ".pt2 or .onnx or .zip"),
+        ("models", "m.zip", ONNX, ".zip"),
         ("models", "m.pt2", b"this is not a zip", ".pt2"),
         ("models", "m.pt2", ONNX, ".pt2"),
         ("models", "m.onnx", b"", ".onnx"),

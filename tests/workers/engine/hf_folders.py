@@ -1,4 +1,4 @@
-"""Hugging Face folders to test on: small models with random weights, saved by transformers, packed as users do."""
+"""Hugging Face folders to test on: small models with random weights, packed as users do."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,11 @@ _VIT: Fields = {
 SMALL: dict[str, Fields] = {
     "bert": {**_BERT, "type_vocab_size": 2},
     "distilbert": {
-        **{"vocab_size": 40, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
+        "vocab_size": 40,
+        "dim": 16,
+        "n_layers": 2,
+        "n_heads": 2,
+        "hidden_dim": 32,
         "max_position_embeddings": 24,
     },
     "roberta": {**_BERT, "pad_token_id": 1},
@@ -48,24 +52,45 @@ SMALL: dict[str, Fields] = {
     "mistral": {**_LLAMA, "sliding_window": 4},
     "qwen2": {**_LLAMA, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
     "t5": {
-        **{"vocab_size": 40, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2},
+        "vocab_size": 40,
+        "d_model": 16,
+        "d_kv": 8,
+        "d_ff": 32,
+        "num_layers": 2,
+        "num_heads": 2,
         "feed_forward_proj": "gated-gelu",
     },
     "vit": _VIT,
     "deit": _VIT,
     "swin": {
-        **{"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 2]},
-        **{"window_size": 4, "num_labels": 5},
+        "image_size": 32,
+        "patch_size": 4,
+        "embed_dim": 8,
+        "depths": [2, 2],
+        "num_heads": [2, 2],
+        "window_size": 4,
+        "num_labels": 5,
     },
     "resnet": {
-        **{"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "num_labels": 5},
+        "embedding_size": 8,
+        "hidden_sizes": [8, 16],
+        "depths": [1, 2],
+        "num_labels": 5,
         "layer_type": "basic",
     },
     "whisper": {
-        **{"vocab_size": 60, "num_mel_bins": 8, "d_model": 16, "max_source_positions": 20},
-        **{"encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 2},
-        **{"decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32},
-        **{"max_target_positions": 10, "pad_token_id": 0, "decoder_start_token_id": 1},
+        "vocab_size": 60,
+        "num_mel_bins": 8,
+        "d_model": 16,
+        "max_source_positions": 20,
+        "encoder_layers": 2,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 32,
+        "decoder_ffn_dim": 32,
+        "max_target_positions": 10,
+        "pad_token_id": 0,
     },
 }
 """The fields of a small model of every type."""

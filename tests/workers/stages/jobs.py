@@ -91,7 +91,10 @@ def run_job(
         kind="compress",
         attempt=1,
         spec=JobSpec.model_validate({"model": "mdl_" + "0" * 32, **wanted}),
-        formats={"model": model.suffix[1:] if isinstance(model, Path) else "pt2", **dict.fromkeys(data, "npz")},
+        formats={
+            "model": model.suffix[1:] if isinstance(model, Path) else "pt2",
+            **dict.fromkeys(data, "npz"),
+        },
     )
     messages: list[Message] = []
     with pytest.MonkeyPatch.context() as patch:

@@ -11,7 +11,13 @@ from workers.engine.errors import Rejected
 MAX_CONFIG_BYTES = 4 << 20
 _MAX_LABELS = 1 << 20
 
-_TEXT = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+_TEXT = (
+    "Model",
+    "ForMaskedLM",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+)
 _DECODER = ("Model", "ForCausalLM", "ForTokenClassification")
 _IMAGE = ("Model", "ForImageClassification")
 _ARCHITECTURES = {
@@ -31,7 +37,8 @@ _ARCHITECTURES = {
     "whisper": ("Whisper", ("Model", "ForConditionalGeneration", "ForAudioClassification")),
 }
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
-    model_type: tuple(prefix + head for head in heads) for model_type, (prefix, heads) in _ARCHITECTURES.items()
+    model_type: tuple(prefix + head for head in heads)
+    for model_type, (prefix, heads) in _ARCHITECTURES.items()
 }
 """The classes of transformers that are read, by model type; the first where a file names none."""
 
@@ -66,7 +73,7 @@ def admit(data: bytes) -> Config:
             raise Rejected(
                 code,
                 f"The field {key} of config.json {what}.",
-                hint="Load the model in transformers as one of its own classes, in floating point, and save it.",
+                hint="Load it in transformers as one of its own classes, in floating point, and save it.",
                 field=key,
             )
     return Config(model_type, _architecture(document, model_type), _fields(document, model_type))

@@ -1,4 +1,4 @@
-"""The fields of a config.json, by model type: what each may hold, so that no model is larger than its bounds."""
+"""The fields of a config.json, by model type, and what each may hold: it bounds the model."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class Field(Protocol):
     """What a field may hold."""
 
     def admit(self, name: str, value: object) -> Any:
-        """The value as the configuration takes it; raises `Rejected` (`config_field`), which names the field."""
+        """The value as the configuration takes it; raises `Rejected` (`config_field`) with the name."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,9 @@ class Rope:
         unknown = sorted(set(map(str, named)) - set(_ROPE))
         if unknown:
             raise refused(f"{name}.{unknown[0]}", named[unknown[0]], "left out")
-        return {key: _ROPE[key].admit(f"{name}.{key}", item) for key, item in named.items() if item is not None}
+        return {
+            key: _ROPE[key].admit(f"{name}.{key}", item) for key, item in named.items() if item is not None
+        }
 
 
 def refused(name: str, value: object, expected: str) -> Rejected:
@@ -283,6 +285,7 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
         "relative_attention_num_buckets": Whole(2, 1024),
         "relative_attention_max_distance": Whole(2, 1 << 16),
         "dropout_rate": _PROBABILITY,
+        "classifier_dropout": Optional(_PROBABILITY),
         "layer_norm_epsilon": _EPSILON,
         "feed_forward_proj": Choice(("relu", "gelu", "silu", "gated-gelu", "gated-relu", "gated-silu")),
     },
@@ -323,6 +326,8 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
         "scale_embedding": _FLAG,
         "max_source_positions": Whole(1, 1 << 16),
         "max_target_positions": _TABLE,
+        "classifier_proj_size": _WIDTH,
+        "use_weighted_layer_sum": _OFF,
         **dict.fromkeys(("encoder_layers", "decoder_layers"), _LAYERS),
         **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), _HEADS),
         **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), _WIDTH),

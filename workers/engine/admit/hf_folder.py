@@ -75,8 +75,8 @@ def _check_names(names: list[str]) -> None:
         if name.endswith(_PICKLED):
             raise Rejected(
                 "pickled_weights",
-                f"The entry {show(name)} is in a format that can carry code; weights are read as safetensors.",
-                hint="Save the model with save_pretrained, which writes safetensors, and leave this file out.",
+                f"The entry {show(name)} is of a format that can carry code.",
+                hint="Save the weights as safetensors, as save_pretrained does, and leave this file out.",
             )
         if name.endswith(_CODE):
             raise Rejected(

@@ -126,9 +126,7 @@ def _offsets(offsets: list[Any]) -> tuple[int, int]:
 def _check_cover(arrays: list[Span], start: int, size: int) -> None:
     for span in arrays:
         if span.begin != start:
-            raise Rejected(
-                "payload_size", f"The bytes of {show(span.name)} do not follow those before them."
-            )
+            raise Rejected("payload_size", f"The bytes of {show(span.name)} do not follow those before them.")
         start = span.end
     if start != size:
         raise Rejected("payload_size", "The arrays do not fill the file.", hint="Upload the file again.")

@@ -49,18 +49,26 @@ def test_the_tables_have_every_field_that_the_installed_library_knows(model_type
     known = {field.name for field in dataclasses.fields(kind)}
     assert known - _WITHOUT_EFFECT <= set(fields_of(model_type))
     aliases = {alias: name for alias, name in kind.attribute_map.items() if alias != "num_key_value_heads"}
-    assert aliases.items() - {("num_hidden_layers", "encoder_layers"), ("num_hidden_layers", "num_layers")} <= (
-        ALIASES.get(model_type, {}).items()
-    )
+    assert aliases.items() - {
+        ("num_hidden_layers", "encoder_layers"),
+        ("num_hidden_layers", "num_layers"),
+    } <= (ALIASES.get(model_type, {}).items())
 
 
 @pytest.mark.parametrize("model_type", SMALL)
 def test_known_fields_are_taken_and_all_others_left_out(model_type: str) -> None:
     hostile = {
-        **{"_attn_implementation": "evil/kernel", "attn_implementation": "evil/kernel", "torch_dtype": "load"},
-        **{"dtype": "ops", "_name_or_path": "evil/model", "transformers_weights": "../x.bin"},
-        **{"fusion_config": {"a": True}, "experts_implementation": "evil/kernel", "torchscript": True},
-        **{"_attn_implementation_internal": "evil/kernel", "custom_generate": "x.py"},
+        "_attn_implementation": "evil/kernel",
+        "attn_implementation": "evil/kernel",
+        "torch_dtype": "load",
+        "dtype": "ops",
+        "_name_or_path": "evil/model",
+        "transformers_weights": "../x.bin",
+        "fusion_config": {"a": True},
+        "experts_implementation": "evil/kernel",
+        "torchscript": True,
+        "_attn_implementation_internal": "evil/kernel",
+        "custom_generate": "x.py",
     }
     assert admitted(model_type, **SMALL[model_type], **hostile) == SMALL[model_type]
 

@@ -35,12 +35,17 @@ def weights(*names: str) -> bytes:
     return save({name: torch.ones(2, 3) for name in names})
 
 
-def sharded(index: dict[str, Any], first: bytes = weights("a"), second: bytes = weights("b.c")) -> Entries:  # noqa: B008
+def sharded(index: dict[str, Any], first: bytes = weights("a"), second: bytes = weights("b.c")) -> Entries:
     return {ONE: first, TWO: second, INDEX: json.dumps({"weight_map": index}).encode()}
 
 
 def test_files_beside_the_model_are_not_read(tmp_path: Path) -> None:
-    beside = {"tokenizer.json": b"{", "README.md": b"\xff", "generation_config.json": b"", "spiece.model": b"x"}
+    beside = {
+        "tokenizer.json": b"{",
+        "README.md": b"\xff",
+        "generation_config.json": b"",
+        "spiece.model": b"x",
+    }
     path = forged(tmp_path, CONFIG, {"model.safetensors": weights("encoder.layer.0.weight"), **beside})
     assert admit(path) == {"encoder.layer.0.weight": (2, 3)}
 
@@ -94,7 +99,10 @@ def test_any_other_file_is_refused_by_its_name(name: str, expected: str, tmp_pat
         (sharded({"a": ONE, "b.c": TWO}, second=b"\x80\x04pickled and long enough"), "truncated_file"),
         (sharded({"a": ONE, "b.c": TWO}, second=weights("b.c")[:-1]), "payload_size"),
         ({"model.safetensors": weights("a"), INDEX: b"[]"}, "malformed"),
-        ({"model.safetensors": weights("a"), INDEX: b'{"weight_map": {"a": "' + ONE.encode() + b'"}}'}, "shards_differ"),
+        (
+            {"model.safetensors": weights("a"), INDEX: b'{"weight_map": {"a": "' + ONE.encode() + b'"}}'},
+            "shards_differ",
+        ),
         ({"model.safetensors": weights("a", "__import__('os')")}, "hostile_name"),
         ({"model.safetensors": weights("a..b")}, "hostile_name"),
         ({"model.safetensors": weights("a" * 201)}, "hostile_name"),

@@ -15,7 +15,14 @@ from workers.engine.admit.hf_config import Config
 from workers.engine.admit.hf_folder import Folder, Shard
 from workers.engine.errors import Rejected
 from workers.engine.formats.hf.library import library
-from workers.engine.formats.hf.signatures import ENCODERS, SIGNATURES, construction, inputs_of, outputs_of
+from workers.engine.formats.hf.signatures import (
+    ENCODERS,
+    SIGNATURES,
+    construction,
+    inputs_of,
+    keywords_of,
+    outputs_of,
+)
 from workers.engine.formats.imported import Imported, Remark
 from workers.engine.formats.reason import reason
 from workers.engine.graph.network import trace
@@ -44,10 +51,12 @@ def read(path: Path) -> Imported:
             return _imported(folder, archive)
         except (Rejected, OSError, MemoryError):
             raise
-        except Exception as error:  # whatever transformers raises on a configuration that makes no sense to it
+        except (
+            Exception
+        ) as error:  # whatever transformers raises on a configuration that makes no sense to it
             raise Rejected(
                 "cannot_load",
-                f"Transformers cannot make the model: {reason(error)}",
+                f"Transformers cannot make the model: {reason(error).rstrip('.')}.",
                 hint="Check that from_pretrained loads the folder, and save it again.",
             ) from error
 
@@ -99,9 +108,7 @@ def _demand_size(kind: Any, config: Any, folder: Folder) -> None:
     with torch.device("meta"), no_init_weights():
         shell = kind(config, **construction(folder.config.architecture))
     described = sum(tensor.numel() for tensor in [*shell.parameters(), *shell.buffers()])
-    stored = sum(
-        torch.Size(array.shape).numel() for shard in folder.shards for array in shard.arrays
-    )
+    stored = sum(torch.Size(array.shape).numel() for shard in folder.shards for array in shard.arrays)
     if described > 2 * stored + _SPARE_NUMBERS:
         raise Rejected(
             "missing_weights",
@@ -157,7 +164,7 @@ def _remarks(stored: set[str], left_over: Sequence[str]) -> Iterable[Remark]:
     if stored:
         yield Remark(
             "single_precision",
-            f"Weights stored as {' and '.join(sorted(stored))} are compressed, and written, in single precision.",
+            f"Weights stored as {' and '.join(sorted(stored))} are turned into single precision.",
         )
     if left_over:
         yield Remark(
@@ -173,7 +180,7 @@ def _some(names: Iterable[str]) -> str:
 
 def _wrapped(model: Any, config: Config, names: Sequence[str]) -> nn.Module:
     """The model with tensors in order as its inputs, and tensors as its outputs; paths stay what they are."""
-    outputs, keywords = outputs_of(config.architecture), SIGNATURES[config.model_type].keywords
+    outputs, keywords = outputs_of(config.architecture), keywords_of(config.model_type, config.architecture)
     root = model
     if config.architecture in ENCODERS:
         path = ENCODERS[config.architecture]
@@ -181,8 +188,7 @@ def _wrapped(model: Any, config: Config, names: Sequence[str]) -> nn.Module:
     compute = model.forward
 
     def forward(*tensors: Tensor) -> Any:
-        given = dict(zip(names, tensors, strict=True))
-        found = compute(**given, **(keywords if "T5Enc" not in config.architecture else {}), return_dict=True)
+        found = compute(**dict(zip(names, tensors, strict=True)), **keywords)
         results = tuple(found[name] for name in outputs)
         return results[0] if len(results) == 1 else results
 

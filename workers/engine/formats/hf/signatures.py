@@ -46,6 +46,7 @@ SIGNATURES: Mapping[str, Signature] = {
 ENCODERS = {"WhisperModel": "encoder", "WhisperForConditionalGeneration": "model.encoder"}
 """Of which classes a part is read, and where it is."""
 
+_ENCODERS = frozenset({"T5EncoderModel"})  # of types that decode otherwise
 _WITHOUT_POOLER = frozenset({"BertModel", "RobertaModel", "MPNetModel", "ViTModel", "DeiTModel", "SwinModel"})
 
 
@@ -69,21 +70,30 @@ def inputs_of(model_type: str, architecture: str, config: Any) -> list[Input]:
     """
     batch = Dimension("batch")
     if model_type == "whisper":
-        return [Input("input_features", torch.float32, (batch, config.num_mel_bins, 2 * config.max_source_positions))]
+        return [
+            Input(
+                "input_features", torch.float32, (batch, config.num_mel_bins, 2 * config.max_source_positions)
+            )
+        ]
     if model_type in ("vit", "deit", "swin", "resnet"):
         size = getattr(config, "image_size", _IMAGE)
         height, width = size if isinstance(size, list | tuple) else (size, size)
         return [Input("pixel_values", torch.float32, (batch, config.num_channels, height, width))]
-    names = [name for name in SIGNATURES[model_type].inputs if _takes(architecture, name)]
+    taken = SIGNATURES[model_type].inputs
+    names = taken if architecture not in _ENCODERS else [name for name in taken if not _is_decoded(name)]
     length = _length("length", model_type, config)
     decoded = _length("decoder_length", model_type, config)
-    return [
-        Input(name, torch.int64, (batch, decoded if name.startswith("decoder") else length)) for name in names
-    ]
+    return [Input(name, torch.int64, (batch, decoded if _is_decoded(name) else length)) for name in names]
 
 
-def _takes(architecture: str, name: str) -> bool:
-    return not (architecture == "T5EncoderModel" and name == "decoder_input_ids")
+def keywords_of(model_type: str, architecture: str) -> dict[str, Any]:
+    """What `forward` is called with besides the inputs."""
+    keywords = {} if architecture in _ENCODERS else SIGNATURES[model_type].keywords
+    return {**keywords, "return_dict": True}
+
+
+def _is_decoded(name: str) -> bool:
+    return name.startswith("decoder")
 
 
 def _length(symbol: str, model_type: str, config: Any) -> Dimension:

@@ -92,9 +92,13 @@ def test_what_the_configuration_says_of_code_and_kernels_is_not_heard(
 ) -> None:
     """No file is opened and no socket made while the model is loaded, whatever the configuration names."""
     hostile = {
-        **{"_attn_implementation": "evil/kernel", "attn_implementation": "evil/kernel"},
-        **{"_name_or_path": "evil/model", "transformers_weights": "../evil.safetensors", "dtype": "load"},
-        **{"custom_generate": "evil.py", "fusion_config": {"patch_embeddings": True}},
+        "_attn_implementation": "evil/kernel",
+        "attn_implementation": "evil/kernel",
+        "_name_or_path": "evil/model",
+        "transformers_weights": "../evil.safetensors",
+        "dtype": "load",
+        "custom_generate": "evil.py",
+        "fusion_config": {"patch_embeddings": True},
     }
     path = forged(tmp_path, config_of(saved, **hostile), {"model.safetensors": saved["model.safetensors"]})
     touched: list[tuple[str, Any]] = []
