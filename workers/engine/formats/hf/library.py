@@ -16,4 +16,5 @@ def library() -> ModuleType:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    return transformers
+    module: ModuleType = transformers
+    return module

@@ -181,7 +181,7 @@ def _some(names: Iterable[str]) -> str:
 def _wrapped(model: Any, config: Config, names: Sequence[str]) -> nn.Module:
     """The model with tensors in order as its inputs, and tensors as its outputs; paths stay what they are."""
     outputs, keywords = outputs_of(config.architecture), keywords_of(config.model_type, config.architecture)
-    root = model
+    root: nn.Module = model
     if config.architecture in ENCODERS:
         path = ENCODERS[config.architecture]
         model, root = attrgetter(path)(model), _placed(attrgetter(path)(model), path)
@@ -197,7 +197,8 @@ def _wrapped(model: Any, config: Config, names: Sequence[str]) -> nn.Module:
         [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
     )
     root.forward = forward
-    return root.eval()
+    root.eval()
+    return root
 
 
 def _placed(module: nn.Module, path: str) -> nn.Module:
