@@ -25,7 +25,7 @@ def compress(folder: Path, architecture: str, model_type: str, train: Any, **spe
     path = zipped(model_of(architecture, SMALL[model_type]), folder)
     return run_job(
         *(folder / "job", path, train, train),
-        target={"of": "macs", "keep": 0.6},
+        target={"of": "parameters", "keep": 0.6},
         outputs=["pt2", "onnx"],
         **spec,
     )
@@ -34,7 +34,7 @@ def compress(folder: Path, architecture: str, model_type: str, train: Any, **spe
 def check(finished: Finished, arrays: dict[str, Any]) -> None:
     """Cheaper, and the same in torch and in ONNX Runtime."""
     report = finished.report
-    assert finished.candidate.macs <= 0.6 * report.original.macs
+    assert finished.candidate.parameters <= 0.6 * report.original.parameters
     names = [name for name in arrays if name != "target"]
     outputs = finished.outputs(*(arrays[name] for name in names))
     session = onnxruntime.InferenceSession(finished.onnx)
@@ -53,7 +53,7 @@ def test_a_classifier_of_padded_text(tmp_path: Path) -> None:
 def test_a_language_model_of_padded_text(tmp_path: Path) -> None:
     train = text(48, 12, 0)
     train["target"] = np.hstack([train["input_ids"][:, 1:], np.full((48, 1), -100)])
-    finished = compress(tmp_path, "LlamaForCausalLM", "llama", train, task="language_modeling")
+    finished = compress(tmp_path, "LlamaForCausalLM", "llama", train, task="language-modeling")
     check(finished, train)
 
 
@@ -90,6 +90,6 @@ def test_an_uploaded_folder_is_described(tmp_path: Path) -> None:
 )
 def test_models_without_data(architecture: str, model_type: str, tmp_path: Path) -> None:
     path = zipped(model_of(architecture, SMALL[model_type]), tmp_path)
-    finished = run_job(tmp_path / "job", path, target={"keep": 0.6}, outputs=["pt2", "onnx"])
+    finished = run_job(tmp_path / "job", path, target={"of": "parameters", "keep": 0.6}, outputs=["pt2", "onnx"])
     assert finished.onnx.exists()
     assert finished.is_finite()
