@@ -105,7 +105,10 @@ def test_of_plans_that_weight_depth_the_nearest_to_the_original_is_carried_out(t
     seeded()
     hidden = [layer for _ in range(5) for layer in (nn.Linear(64, 64), nn.ReLU())]
     network = vector_network(nn.Sequential(nn.Linear(16, 64), *hidden, nn.Linear(64, 4)), 16)
-    spec = {"calibration": {"weighting": "inputs"}, "target": {"of": "parameters", "keep": 0.5}}
+    spec: dict[str, Any] = {
+        "calibration": {"weighting": "inputs"},
+        "target": {"of": "parameters", "keep": 0.5},
+    }
     job = run_job(tmp_path, network, _rows(200), task="classification", finetune={"epochs": 0}, **spec)
     tried = {trial.depth_weighting: trial.divergence for trial in job.candidate.trials}
     assert 0.0 in tried
