@@ -90,6 +90,8 @@ def test_an_uploaded_folder_is_described(tmp_path: Path) -> None:
 )
 def test_models_without_data(architecture: str, model_type: str, tmp_path: Path) -> None:
     path = zipped(model_of(architecture, SMALL[model_type]), tmp_path)
-    finished = run_job(tmp_path / "job", path, target={"of": "parameters", "keep": 0.6}, outputs=["pt2", "onnx"])
+    finished = run_job(
+        tmp_path / "job", path, target={"of": "parameters", "keep": 0.6}, outputs=["pt2", "onnx"]
+    )
     assert finished.onnx.exists()
     assert finished.is_finite()
