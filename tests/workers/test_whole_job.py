@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
@@ -12,6 +14,8 @@ from app.db.tables import Artifact
 from app.queue.lifecycle import claim
 from app.settings import Settings
 from tests.app.queue.jobs import add_job, add_upload, row_of, upload_of
+from tests.workers.engine.parquets import table
+from tests.workers.engine.pictures import picture, zipped
 from workers.attempt import CHILD, Attempt, Bench
 from workers.engine.formats import onnx, pt2
 
@@ -62,6 +66,32 @@ def test_a_real_data_set_is_inspected(real_bench: Bench) -> None:
     attempt(real_bench, add_job(real_bench.engine, "inspect_dataset", upload_id=upload_id))
     upload = upload_of(real_bench.engine, upload_id)
     assert (upload.status, upload.summary["rows"]) == ("ready", 2000)
+
+
+def data_sets(folder: Path) -> list[Path]:
+    """Pictures as a zip, and the same as Parquet."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 3, 8, 8)).astype(np.uint8)
+    entries = {f"{n % 4}/{n:02}.png": picture(each.transpose(1, 2, 0)) for n, each in enumerate(pixels)}
+    lists = pa.array(pixels.astype(np.float32).tolist(), pa.list_(pa.list_(pa.list_(pa.float32()))))
+    columns = {"image": lists, "target": pa.array(np.arange(40) % 4)}
+    return [zipped(folder / "d.zip", entries, scale=1), table(folder / "d.parquet", columns)]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_libraries_that_read_data_get_along_with_the_sandbox(
+    place: int, real_bench: Bench, tmp_path: Path
+) -> None:
+    file = data_sets(tmp_path)[place]
+    bench = replace(real_bench, settings=Settings(threads=1, max_attempts=1, job_memory_bytes=2 << 30))
+    upload_id = add_upload(bench.engine, "dataset", format=file.suffix[1:])
+    bench.store.put_file(f"uploads/{upload_id}", file)
+    attempt(bench, add_job(bench.engine, "inspect_dataset", upload_id=upload_id))
+    upload = upload_of(bench.engine, upload_id)
+    assert (upload.status, upload.problem) == ("ready", None)
+    assert {array["name"]: array["shape"] for array in upload.summary["arrays"]} == {
+        "image": [40, 3, 8, 8],
+        "target": [40],
+    }
 
 
 def test_what_is_no_model_is_rejected_with_the_reason(real_bench: Bench, tmp_path: Path) -> None:
