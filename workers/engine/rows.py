@@ -44,10 +44,9 @@ class ChosenRows:
     """Some rows of another array, in an order of their own. None is read before it is asked for."""
 
     def __init__(self, array: Rows, rows: NDArray[np.int64]) -> None:
-        # Of what was chosen from a choice, the array itself is asked.
-        chosen = isinstance(array, ChosenRows)
-        self._array: Rows = array._array if chosen else array
-        self._rows: NDArray[np.int64] = array._rows[rows] if chosen else rows
+        if isinstance(array, ChosenRows):  # the array itself is asked
+            array, rows = array._array, array._rows[rows]
+        self._array, self._rows = array, rows
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,7 +97,7 @@ class FileRows:
             return found
         if rows.min() < 0 or rows.max() >= len(self):
             raise IndexError(f"rows are numbered 0 … {len(self) - 1}")
-        view, size = memoryview(found).cast("B"), self._row_bytes
+        view, size = memoryview(found.data).cast("B"), self._row_bytes
         starts = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
         for start, end in pairwise(starts):  # rows that follow each other are one call
             self._fill(view[start * size : end * size], self._position + int(rows[start]) * size)

@@ -5,11 +5,13 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from tests.workers.engine.hostile import rejection
 from workers.engine.rows import ChosenRows, FileRows, parts, whole
@@ -17,7 +19,7 @@ from workers.engine.rows import ChosenRows, FileRows, parts, whole
 VALUES = np.arange(7 * 2 * 3, dtype=np.int32).reshape(7, 2, 3)
 
 
-def in_file(path: Path, values: np.ndarray, position: int = 0) -> FileRows:  # type: ignore[type-arg]
+def in_file(path: Path, values: NDArray[Any], position: int = 0) -> FileRows:
     path.write_bytes(b"x" * position + values.tobytes())
     return FileRows(os.open(path, os.O_RDONLY), str(values.dtype), values.shape, position)
 
@@ -37,7 +39,8 @@ def test_a_choice_of_a_choice_asks_the_array_itself(first: list[int], second: li
     once = ChosenRows(VALUES, np.array(first[:4]))
     twice = ChosenRows(once, np.array(second))
     assert twice._array is VALUES
-    assert (len(twice), twice.shape, twice.dtype) == (len(second), (len(second), 2, 3), np.int32)
+    assert (len(twice), twice.shape) == (len(second), (len(second), 2, 3))
+    assert twice.dtype == np.int32
     assert np.array_equal(whole(twice), VALUES[first][:4][second])
 
 
@@ -83,6 +86,7 @@ def test_descriptors_are_closed(tmp_path: Path) -> None:
 _LARGE = """
 import resource, sys
 from pathlib import Path
+from typing import Any
 import torch
 from workers.engine.checkpoint import fingerprint
 from workers.engine.data import Examples, split

@@ -31,7 +31,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("data")
     made = {"zip": pictures(folder / "data.zip")}
     content = {name: whole(rows) for name, rows in arrays.read(made["zip"], "zip").items()}
-    np.savez_compressed(folder / "data.npz", **content)
+    np.savez_compressed(folder / "data.npz", **dict[str, Any](content))
     save_file(content, folder / "data.safetensors")
     columns = {name: pa.array(rows.tolist(), _lists(rows)) for name, rows in content.items()}
     table(folder / "data.parquet", columns, row_group_size=17)
@@ -47,7 +47,7 @@ def _lists(rows: Any) -> pa.DataType:
 
 def job(workspace: Path, file: Path) -> Finished:
     seeded()
-    network = image_network(Convolutional(classes=5))
+    network = image_network(Convolutional(width=16, classes=5))
     return run_job(workspace, network, files={"train": file}, task="classification", target={"keep": 0.6})
 
 
@@ -56,7 +56,7 @@ def usual(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> F
     return job(tmp_path_factory.mktemp("usual") / "job", files["npz"])
 
 
-@pytest.mark.parametrize("name", ["parquet", "zip", "safetensors"])
+@pytest.mark.parametrize("name", ["parquet", "zip"])
 def test_a_job_measures_the_same_whatever_holds_its_rows(
     name: str, files: dict[str, Path], usual: Finished, tmp_path: Path
 ) -> None:

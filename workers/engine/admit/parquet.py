@@ -33,7 +33,7 @@ _DATA_PAGE, _INDEX_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = range(4)
 
 @dataclass(frozen=True)
 class Table:
-    """A file's columns, each with `rows` rows. They are in the row groups numbered `groups`: others are empty.
+    """A file's columns, each with `rows` rows. They are in the row groups `groups`: the others are empty.
     `footer` is the description that was admitted."""
 
     rows: int

@@ -99,9 +99,10 @@ class PictureRows:
         pixels = _fitted(_decoded(data, size, name, asked.channels), asked, name)
         if pixels.size != self._size[::-1]:
             raise _sizes_differ(name, pixels.size[::-1], self._size)
-        values = np.asarray(pixels, np.float32).reshape(*self._size, asked.channels)
-        values = values * np.float32(asked.scale)
-        values = (values - np.array(asked.mean, np.float32)) / np.array(asked.std, np.float32)
+        values = np.array(pixels, np.float32).reshape(*self._size, asked.channels)
+        values *= np.float32(asked.scale)
+        values -= np.array(asked.mean, np.float32)
+        values /= np.array(asked.std, np.float32)
         return values if asked.channels_last else values.transpose(2, 0, 1)
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 
 from tests.workers.engine.hostile import rejection
 from tests.workers.engine.parquets import table
+from workers.engine.errors import Rejected
 from workers.engine.formats import arrays, parquet
 from workers.engine.formats.arrays import ArrayFacts
 from workers.engine.rows import whole
@@ -29,7 +31,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-def lists(array: np.ndarray, fixed: bool = False) -> pa.Array:  # type: ignore[type-arg]
+def lists(array: NDArray[Any], fixed: bool = False) -> pa.Array:
     """An array as lists of lists."""
     found = pa.array(array.reshape(-1))
     for length in array.shape[:0:-1]:
@@ -49,7 +51,8 @@ def test_arrays_are_read_as_written(options: dict[str, Any], fixed: bool, tmp_pa
     rows = RANDOM.permutation(1000)[:300]
     assert np.array_equal(read["x"][rows], IMAGES[rows])
     assert np.array_equal(whole(read["target"]), LABELS)
-    assert (read["x"].shape, read["x"].dtype) == (IMAGES.shape, np.float32)
+    assert read["x"].shape == IMAGES.shape
+    assert read["x"].dtype == np.float32
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -119,7 +122,7 @@ def test_damaged_data_is_refused_or_read_never_a_crash(tmp_path: Path) -> None:
         path.write_bytes(data)
         try:
             arrays.inspect(path, "parquet")
-        except arrays.Rejected as error:
+        except Rejected as error:
             codes.add(error.code)
     assert "corrupt_file" in codes
     assert codes <= {"corrupt_file", "malformed", "too_large", "lists_differ", "missing_values", "not_finite"}
@@ -172,7 +175,8 @@ size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesi
 resource.setrlimit(resource.RLIMIT_AS, (size + (96 << 20),) * 2)
 arrays.inspect(Path(sys.argv[1]), "parquet")
 read = arrays.read(Path(sys.argv[1]), "parquet")["x"]
-print(sum(int(part[:, 0].astype(int).sum()) for part in parts(read)), read[np.array([5, 99_999])][:, 0].tolist())
+total = sum(int(part[:, 0].astype(int).sum()) for part in parts(read))
+print(total, read[np.array([5, 99_999])][:, 0].tolist())
 """
 
 
