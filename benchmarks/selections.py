@@ -37,10 +37,18 @@ from workers.engine.graph.network import Network
 from workers.engine.layers.base import Layer
 from workers.engine.measure import cost
 from workers.stages import judge
-from workers.stages.calibration import calibration_rows, gather, sensitivity_judge, weigh
+from workers.stages.calibration import (
+    Judge,
+    calibration_rows,
+    candidate_judge,
+    gather,
+    sensitivity_judge,
+    weigh,
+)
 from workers.stages.carry_out import carry_out
 from workers.stages.context import Context
 from workers.stages.decisions import decide, undecided
+from workers.stages.decompose import best_of
 from workers.stages.plan import Planner, measure_sensitivities
 
 _FOLDER = WORK / "selections"
@@ -87,7 +95,11 @@ def _context(case: Path) -> Context:
     """A job of its own for every selection: what one computed serves no other. Only the moments do."""
     workspace = _FOLDER / case.name / "job"
     inputs = {"model": case / "model.pt2", "train": case / "train.npz", "test": case / "test.npz"}
-    asked = {"calibration": {"weighting": _BY.value}, "finetune": {"epochs": 0}}
+    asked = {
+        "calibration": {"weighting": _BY.value},
+        "finetune": {"epochs": 0},
+        "target": {"min_agreement": 0.0},
+    }
     context = Context(job_order({**body(case), **asked}, inputs, workspace), workspace, ignore)
     if Stage.PLAN not in context.order.done:
         context.start(Stage.PLAN)
@@ -106,14 +118,16 @@ def _choose(case: Path, name: str) -> dict[str, Any]:
 
 
 def _by_budget(context: Context) -> Plans:
+    """As a job chooses: what weights the layers' depth is tried too."""
     measure_sensitivities(context, _BY, sensitivity_judge(context))
-    planner = Planner(context, _BY)
-    return {f"{keep:g}": _reachable(planner, keep) for keep in _KEEPS}
+    planner, judged = Planner(context, _BY), candidate_judge(context)
+    return {f"{keep:g}": _reachable(context, planner, judged, keep) for keep in _KEEPS}
 
 
-def _reachable(planner: Planner, keep: float) -> Any:
+def _reachable(context: Context, planner: Planner, judged: Judge, keep: float) -> Any:
     try:
-        return planner(keep).model_dump(mode="json")
+        best, _ = best_of(context, [planner(keep)], judged)
+        return best.plan.model_dump(mode="json")
     except EngineError as error:
         if error.code != "budget_unreachable":
             raise

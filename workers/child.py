@@ -110,8 +110,8 @@ def _lock_in(arguments: argparse.Namespace, order: Order) -> None:
         "required": arguments.sandbox == "require",
         "gpu": _may_use_cuda(order),
     }
-    if order.kind == "compress":
-        # No program can be started afterwards, and artifacts are opened again in a clean process.
+    if order.kind != "inspect_dataset":
+        # No program can be started afterwards, and networks are run by other runtimes in a clean process.
         forking = Call(lock, {**terms, "parent": os.getpid(), "forks": True})
         clean_process.prepare(forking, each=Call(lock, terms))
     lock(**terms, parent=arguments.parent)

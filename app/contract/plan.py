@@ -27,11 +27,14 @@ class LayerPlan(Contract):
 class Plan(Contract):
     """One candidate: the whole network's cost after the decisions, `keep` as it was asked for.
 
-    `divergence` from the original is measured once the factors are made, where there are rows for it.
+    Of a budget, losses of layers count e^(a · depth) times for the `depth_weighting` a: depth goes from 0 in
+    the first layer to 1 in the last. `divergence` from the original is measured once the factors are made,
+    where there are rows for it.
     """
 
     keep: float
     weighting: Weighting = Weighting.NONE
+    depth_weighting: float = 0.0
     divergence: float | None = None
     parameters: int
     macs: int

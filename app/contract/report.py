@@ -124,10 +124,11 @@ class Control(Contract):
 
 
 class Trial(Contract):
-    """One weighting that was tried for a candidate: how far its outputs then were from the original's on
-    rows held out of the calibration, before any training."""
+    """One plan that was tried for a candidate, by its weighting and that of the layers' depth: how far the
+    outputs then were from the original's on rows held out of the calibration, before any training."""
 
     weighting: Weighting
+    depth_weighting: float = 0.0
     divergence: float
 
 
@@ -147,6 +148,7 @@ class Candidate(Measured):
 
     keep: float
     weighting: Weighting = Weighting.NONE
+    depth_weighting: float = 0.0
     trials: list[Trial] = []
     predicted_ms: float | None = None
     metric_before_finetune: Metric | None = None

@@ -1,7 +1,8 @@
 """Decomposing: the plan's forms go into a copy of the graph; then the closed-form repairs.
 
-Where several weightings are to be tried, each makes a network, and the one that diverges least from the
-original on rows held out of the calibration is kept. Where the loss is bounded, the budget is searched for.
+Where several weightings are to be tried, of the data or of the layers' depth, each makes a network, and the
+one that diverges least from the original on rows held out of the calibration is kept. Where the loss is
+bounded, the budget is searched for.
 """
 
 import math
@@ -28,7 +29,7 @@ from workers.stages.calibration import (
 )
 from workers.stages.carry_out import Decomposed, carry_out
 from workers.stages.context import Context, load, save
-from workers.stages.plan import Planner, planned
+from workers.stages.plan import Planner, depth_weighted, planned, weighs_depth
 
 _PLANS, _TRIALS = "plans.json", "trials-{}.json"
 _TYPICAL = 0.5  # the budget at which weightings are compared before one is searched for
@@ -50,10 +51,15 @@ def run(context: Context) -> None:
 def best_of(context: Context, plans: Sequence[Plan], judge: Judge) -> tuple[Decomposed, list[Trial]]:
     """The plan whose network is nearest to the original, carried out, or the cheapest one under the same
     weighting that the job bears; and what was found of each."""
-    tried = [_judged(context, plan, judge, polished=len(plans) == 1) for plan in plans]
+    by_depth = weighs_depth(context)
+    several = len(plans) > 1 or by_depth
+    tried = [_judged(context, plan, judge, polished=not several) for plan in plans]
+    if by_depth:
+        others = depth_weighted(context, min(tried, key=_divergence).plan)
+        tried += [_judged(context, plan, judge, polished=False) for plan in others]
     nearest = min(tried, key=_divergence)
     best = search.bounded(context, nearest.plan, nearest.network, partial(_rough, context))
-    made = _judged(context, best, judge) if len(plans) > 1 or best != plans[0] else tried[0]
+    made = _judged(context, best, judge) if several or best != plans[0] else tried[0]
     return replace(made, plan=_with_output_errors(context, made)), _trials(tried)
 
 
@@ -103,7 +109,11 @@ def _divergence(made: Decomposed) -> float:
 
 def _trials(tried: list[Decomposed]) -> list[Trial]:
     return [
-        Trial(weighting=made.plan.weighting, divergence=made.plan.divergence)
+        Trial(
+            weighting=made.plan.weighting,
+            depth_weighting=made.plan.depth_weighting,
+            divergence=made.plan.divergence,
+        )
         for made in tried
         if made.plan.divergence is not None and len(tried) > 1
     ]

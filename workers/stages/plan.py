@@ -1,10 +1,11 @@
 """Deciding each layer's form: from the user's rules and budget to one plan per candidate."""
 
+import math
 from collections.abc import Iterator
 
 from app.contract.base import Contract
 from app.contract.plan import Plan
-from app.contract.spec import BudgetRanks, CrossValidationRanks, Weighting
+from app.contract.spec import BudgetRanks, CrossValidationRanks, Method, Weighting
 from app.contract.status import Stage
 from workers.engine.layers.base import Layer
 from workers.engine.ranks.sensitivity import SIZES, Sensitivity, sensitivities
@@ -16,6 +17,7 @@ from workers.stages.timing import timetable
 
 PLANS = "plans.json"
 _SENSITIVITIES = "sensitivities-{}.json"
+_DEPTHS = (-2.0, 2.0)  # weightings of depth that are tried besides none
 
 
 class Alternatives(Contract):
@@ -44,17 +46,20 @@ class Planner:
         weigh(context, self._layers, by)
         path = context.folder(Stage.PLAN) / _SENSITIVITIES.format(by)
         found = load(path, list[_Measured]) if path.exists() else []
-        points = {each.layer: each.points for each in found}
-        for layer in self._layers:
-            if layer.name in points:
-                layer.sensitivity = Sensitivity.of(points[layer.name])
+        self._sensitivities = {each.layer: Sensitivity.of(each.points) for each in found}
 
-    def __call__(self, keep: float) -> Plan:
+    def __call__(self, keep: float, depth_weighting: float = 0.0) -> Plan:
         """The plan for one budget; raises `EngineError` where there is none."""
         context = self._context
-        return decide(
+        last = max(1, len(self._layers) - 1)
+        for place, layer in enumerate(self._layers):
+            if layer.name in self._sensitivities:
+                weight = math.exp(depth_weighting * place / last)
+                layer.sensitivity = self._sensitivities[layer.name].times(weight)
+        plan = decide(
             context.dense, self._layers, context.spec, self._by, keep, self._fraction, self._timetable
         )
+        return plan.model_copy(update={"depth_weighting": depth_weighting})
 
 
 def run(context: Context) -> None:
@@ -83,6 +88,30 @@ def plans_anew(context: Context, keep: float) -> list[Plan]:
     """Plans under every weighting for a dense network about which nothing is known yet."""
     gather(context, context.layers(context.dense))
     return [planner(keep) for planner in _planners(context)]
+
+
+def weighs_depth(context: Context) -> bool:
+    """Whether plans that weight the layers' depth are tried: sums of losses are blind to what errors of early
+    layers do to later ones. Not where carrying out a plan is dear."""
+    spec = context.spec
+    if not isinstance(spec.ranks, BudgetRanks) or spec.target.max_drop is not None:
+        return False
+    judge = sensitivity_judge(context)
+    return bool(judge) and not judge.is_dear
+
+
+def depth_weighted(context: Context, plan: Plan) -> list[Plan]:
+    """The plans for the same budget and weighting that weight depth, as far as they are others."""
+    planner, found = Planner(context, plan.weighting), [plan]
+    for depth_weighting in _DEPTHS:
+        other = planner(plan.keep, depth_weighting)
+        if all(_forms(other) != _forms(each) for each in found):
+            found.append(other)
+    return found[1:]
+
+
+def _forms(plan: Plan) -> list[tuple[Method, list[int] | None]]:
+    return [(layer.method, layer.rank) for layer in plan.layers]
 
 
 def _planners(context: Context, fraction: float | None = None) -> Iterator[Planner]:

@@ -49,6 +49,7 @@ def _candidate(
         **dict(found.measured),
         keep=plan.keep,
         weighting=plan.weighting,
+        depth_weighting=plan.depth_weighting,
         trials=tried,
         predicted_ms=plan.predicted_ms,
         metric_before_finetune=found.metric_before_finetune,

@@ -99,3 +99,24 @@ def test_queries_and_keys_are_one_layer_where_a_job_asks_for_their_product(tmp_p
     assert all(layer.rank and layer.output_error is not None for layer in pairs.values())
     assert job.candidate.parameters <= 0.7 * job.report.original.parameters
     assert job.is_finite()
+
+
+def test_of_plans_that_weight_depth_the_nearest_to_the_original_is_carried_out(tmp_path: Path) -> None:
+    seeded()
+    hidden = [layer for _ in range(5) for layer in (nn.Linear(64, 64), nn.ReLU())]
+    network = vector_network(nn.Sequential(nn.Linear(16, 64), *hidden, nn.Linear(64, 4)), 16)
+    spec: dict[str, Any] = {
+        "calibration": {"weighting": "inputs"},
+        "target": {"of": "parameters", "keep": 0.5},
+    }
+    job = run_job(tmp_path, network, _rows(200), task="classification", finetune={"epochs": 0}, **spec)
+    tried = {trial.depth_weighting: trial.divergence for trial in job.candidate.trials}
+    assert 0.0 in tried
+    assert len(tried) > 1
+    assert job.candidate.depth_weighting == min(tried, key=tried.__getitem__)
+
+
+def test_plans_blind_to_the_data_weight_no_depth(tmp_path: Path) -> None:
+    job = _job(tmp_path, calibration={"weighting": "inputs"}, ranks={"selection": "fraction"})
+    assert not job.candidate.trials
+    assert job.candidate.depth_weighting == 0.0

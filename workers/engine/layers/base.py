@@ -238,6 +238,7 @@ class Factorization(ABC, Generic[L]):
 
     def __init__(self, layer: L) -> None:
         self.layer = layer
+        self._known: dict[tuple[int, Callable[[], Weighting]], list[Form]] = {}
 
     @property
     @abstractmethod
@@ -275,9 +276,14 @@ class Factorization(ABC, Generic[L]):
         """The grid of ranks that are multiples of `step` in every mode."""
         return product(*(range(step, most + 1, step) for most in self.max_rank))
 
-    def forms(self, step: int) -> Iterator[Form]:
-        """Every form on the grid that costs less than the dense layer."""
-        return (form for rank in self.ranks(step) if self.layer.saves(form := self.form(rank)))
+    def forms(self, step: int) -> Sequence[Form]:
+        """Every form on the grid that costs less than the dense layer, under the weighting that it knows."""
+        key = step, self.layer.weigh
+        if key not in self._known:
+            self._known[key] = [
+                form for rank in self.ranks(step) if self.layer.saves(form := self.form(rank))
+            ]
+        return self._known[key]
 
     def fits(self, rank: tuple[int, ...]) -> bool:
         """Whether a rank has the right number of modes and is within range."""

@@ -38,6 +38,10 @@ class Sensitivity:
                 points.append((error, max(divergence, points[-1][1] if points else 0.0)))
         return cls(tuple(points))
 
+    def times(self, factor: float) -> "Sensitivity":
+        """As if every divergence were `factor` times what it was measured to be."""
+        return Sensitivity(tuple((error, factor * divergence) for error, divergence in self.points))
+
     def __call__(self, error: float) -> float:
         """The divergence that an error is expected to cause."""
         first, last = self.points[0], self.points[-1]

@@ -72,3 +72,9 @@ def test_what_was_measured_is_predicted_and_in_between_the_logarithms_are() -> N
     assert [predict(e) for e in (0.001, 0.01, 0.1)] == pytest.approx([0.02, 1.0, 2.0])
     assert predict(0.1**2.5) == pytest.approx((0.02 * 1.0) ** 0.5)
     assert (predict(0.0005), predict(0.2)) == pytest.approx((0.01, 4.0))
+
+
+def test_a_weighted_sensitivity_expects_so_much_more_of_every_error() -> None:
+    curve = Sensitivity.of([(0.01, 0.1), (0.1, 0.5)])
+    for error in (0.001, 0.03, 0.5):
+        assert curve.times(3.0)(error) == pytest.approx(3.0 * curve(error))
