@@ -14,6 +14,7 @@ from app.db.tables import Artifact
 from app.queue.lifecycle import claim
 from app.settings import Settings
 from tests.app.queue.jobs import add_job, add_upload, row_of, upload_of
+from tests.workers.engine.networks import write_example
 from tests.workers.engine.parquets import table
 from tests.workers.engine.pictures import picture, zipped
 from workers.attempt import CHILD, Attempt, Bench
@@ -92,6 +93,24 @@ def test_libraries_that_read_data_get_along_with_the_sandbox(
         "image": [40, 3, 8, 8],
         "target": [40],
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [0, 1])
+def test_jobs_in_the_sandbox_unpack_and_decode(place: int, real_bench: Bench, tmp_path: Path) -> None:
+    write_example(tmp_path, {})
+    files = {"model": tmp_path / "model.pt2", "dataset": data_sets(tmp_path)[place]}
+    ids = {}
+    for kind, file in files.items():
+        ids[kind] = add_upload(real_bench.engine, kind, format=file.suffix[1:])
+        real_bench.store.put_file(f"uploads/{ids[kind]}", file)
+    wanted = {"task": "classification", "finetune": {"epochs": 1, "batch_size": 8}, "outputs": ["pt2"]}
+    row = attempt(
+        real_bench,
+        add_job(real_bench.engine, model=ids["model"], data={"train": ids["dataset"]}, **wanted),
+    )
+    assert (row.status, row.problem) == ("succeeded", None)
+    assert row.report["splits"] == {"fit": 25, "calibration": 3, "selection": 4, "test": 8}
 
 
 def test_what_is_no_model_is_rejected_with_the_reason(real_bench: Bench, tmp_path: Path) -> None:
