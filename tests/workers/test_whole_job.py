@@ -104,11 +104,15 @@ def test_jobs_in_the_sandbox_unpack_and_decode(place: int, real_bench: Bench, tm
     for kind, file in files.items():
         ids[kind] = add_upload(real_bench.engine, kind, format=file.suffix[1:])
         real_bench.store.put_file(f"uploads/{ids[kind]}", file)
-    wanted = {"task": "classification", "finetune": {"epochs": 1, "batch_size": 8}, "outputs": ["pt2"]}
-    row = attempt(
-        real_bench,
-        add_job(real_bench.engine, model=ids["model"], data={"train": ids["dataset"]}, **wanted),
+    job_id = add_job(
+        real_bench.engine,
+        model=ids["model"],
+        data={"train": ids["dataset"]},
+        task="classification",
+        finetune={"epochs": 1, "batch_size": 8},
+        outputs=["pt2"],
     )
+    row = attempt(real_bench, job_id)
     assert (row.status, row.problem) == ("succeeded", None)
     assert row.report["splits"] == {"fit": 25, "calibration": 3, "selection": 4, "test": 8}
 
