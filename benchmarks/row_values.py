@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -12,16 +11,16 @@ from workers.engine.data import IGNORED_LABEL
 from workers.engine.graph.outputs import OutputKind, outputs_are
 from workers.engine.measure.quality import log_probabilities
 from workers.engine.padding import has_positions, real_positions
+from workers.engine.rows import Rows
 from workers.stages.context import Context
 
-Array = NDArray[np.generic] | Tensor
-Arrays = Sequence[Array]
+Arrays = Sequence[Rows | Tensor]
 
 _LEAST = float(np.log(np.finfo(np.float32).tiny))  # nats; of outputs that are not numbers too
 
 
 def row_values(
-    context: Context, outputs: Tensor, original: Tensor, inputs: Arrays, target: Array | None
+    context: Context, outputs: Tensor, original: Tensor, inputs: Arrays, target: Tensor | None
 ) -> NDArray[np.float64]:
     """By the job's task, rows without a label left out:
 
@@ -35,7 +34,7 @@ def row_values(
         return _hits(outputs, original.argmax(-1))
     if target is None or context.task is Task.REGRESSION:
         raise ValueError(f"rows of a {context.task} without targets, or of values, are not compared")
-    targets = (target if isinstance(target, Tensor) else torch.as_tensor(np.array(target))).long()
+    targets = target.long()
     if context.task is Task.CLASSIFICATION:
         return _hits(outputs, targets)
     positions = real_positions(context.original.inputs, inputs)

@@ -209,7 +209,7 @@ def _row(context: Context, network: Network) -> Row:
     assert test is not None
     original, found = (judge.outputs(each, test) for each in (context.original, network))
     whole, macs = (cost.count(each).macs for each in (context.original, network))
-    values = row_values(context, found, original, test.inputs, test.target)
+    values = row_values(context, found, original, test.inputs, test.targets())
     near = closeness(context, found, original, test.inputs)
     return {
         "task": context.task.value,

@@ -16,6 +16,7 @@ PAGES = [
     "docs/glossary.md",
     "docs/sandbox.md",
     "docs/onnx.md",
+    "docs/formats.md",
 ]
 
 

@@ -30,6 +30,8 @@ class ChildProcess:
         home = {"HOME": str(workspace), "TMPDIR": str(workspace / "tmp"), "USER": "rankfold"}
         # Else ONNX Runtime looks up its maker's server, and keeps a database in the home folder.
         home["ORT_DISABLE_TELEMETRY"] = "1"
+        # Arrow's own allocator reserves a gibibyte of address space, which is what bounds a job's memory.
+        home["ARROW_DEFAULT_MEMORY_POOL"] = "system"
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         self._process = subprocess.Popen(
             command,

@@ -27,11 +27,11 @@ class JobOptions:
     model: Annotated[
         Path, typer.Argument(exists=True, dir_okay=False, help="the network, a .pt2, .onnx or .zip file")
     ]
-    train: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="data to fit on, .npz")] = (
-        None
-    )
+    train: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="data to fit on, such as .npz")
+    ] = None
     test: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="data to measure on, .npz")
+        Path | None, typer.Option(exists=True, dir_okay=False, help="data to measure on, such as .npz")
     ] = None
     keep: Annotated[
         list[float] | None, typer.Option(help="fraction that remains; several give several candidates")

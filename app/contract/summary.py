@@ -9,7 +9,8 @@ class ArrayInfo(Contract):
 
     `minimum` and `maximum` are those of a data set's values. Targets of whole numbers may hold −100, which
     marks what is ignored: `ignored` counts it, and the range leaves it out. Of a model's input they are the
-    least and the largest index, where it holds indices into a table.
+    least and the largest index, where it holds indices into a table. `classes` are the names of the folders
+    that the labels 0, 1, … stand for, in data sets of pictures.
     """
 
     name: str
@@ -18,6 +19,7 @@ class ArrayInfo(Contract):
     minimum: float | None = None
     maximum: float | None = None
     ignored: int = 0
+    classes: list[str] | None = None
 
 
 class LayerInfo(Contract):

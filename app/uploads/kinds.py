@@ -43,7 +43,8 @@ class Kind:
     @property
     def accepted(self) -> str:
         """The accepted endings, in words."""
-        return " or ".join(accepted.suffix for accepted in self.formats)
+        *others, last = (accepted.suffix for accepted in self.formats)
+        return f"{', '.join(others)} or {last}"
 
     def recognise(self, filename: str, head: bytes) -> str:
         """The format's name; raises `UnsupportedMedia`, which says what is accepted.
@@ -71,6 +72,10 @@ def _is_safetensors(head: bytes) -> bool:
     return int.from_bytes(head[:8], "little") <= _LARGEST_HEADER and head[8:9] == b"{"
 
 
+def _is_parquet(head: bytes) -> bool:
+    return head.startswith(b"PAR1")
+
+
 def _is_onnx(head: bytes) -> bool:
     return head[:1] in _ONNX_FIELDS
 
@@ -78,4 +83,14 @@ def _is_onnx(head: bytes) -> bool:
 MODEL = Kind(
     "model", "model", "mdl", (Format("pt2", _is_zip), Format("onnx", _is_onnx), Format("zip", _is_zip))
 )
-DATASET = Kind("dataset", "data set", "dst", (Format("npz", _is_zip), Format("safetensors", _is_safetensors)))
+DATASET = Kind(
+    "dataset",
+    "data set",
+    "dst",
+    (
+        Format("npz", _is_zip),
+        Format("safetensors", _is_safetensors),
+        Format("parquet", _is_parquet),
+        Format("zip", _is_zip),
+    ),
+)

@@ -126,8 +126,11 @@ class Case:
 
 def _accuracy(network: Network, examples: Examples) -> float:
     rows = {spec.name: array for spec, array in zip(network.inputs, examples.inputs, strict=True)}
-    predicted = predict(network, rows, _JUDGED_AT_ONCE).argmax(1).numpy()
-    return float((predicted == examples.target).mean())
+    predicted = predict(network, rows, _JUDGED_AT_ONCE).argmax(1)
+    targets = examples.targets()
+    if targets is None:
+        raise ValueError("a comparison needs targets")
+    return float((predicted == targets).double().mean())
 
 
 def _there(rows: Examples | None) -> Examples:

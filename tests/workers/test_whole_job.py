@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
@@ -12,7 +14,10 @@ from app.db.tables import Artifact
 from app.queue.lifecycle import claim
 from app.settings import Settings
 from tests.app.queue.jobs import add_job, add_upload, row_of, upload_of
-from tests.workers.engine.hf_folders import SMALL, model_of, zipped
+from tests.workers.engine import hf_folders
+from tests.workers.engine.networks import write_example
+from tests.workers.engine.parquets import table
+from tests.workers.engine.pictures import picture, zipped
 from workers.attempt import CHILD, Attempt, Bench
 from workers.engine.formats import onnx, pt2
 
@@ -59,7 +64,8 @@ def test_a_real_onnx_file_is_inspected_and_compared_within_the_limits(
 
 
 def test_a_real_folder_is_inspected_within_the_limits(real_bench: Bench, tmp_path: Path) -> None:
-    path = zipped(model_of("GPT2LMHeadModel", SMALL["gpt2"]), tmp_path)
+    model = hf_folders.model_of("GPT2LMHeadModel", hf_folders.SMALL["gpt2"])
+    path = hf_folders.zipped(model, tmp_path)
     upload_id = add_upload(real_bench.engine, "model", format="zip")
     real_bench.store.put_file(f"uploads/{upload_id}", path)
     attempt(real_bench, add_job(real_bench.engine, "inspect_model", upload_id=upload_id))
@@ -73,6 +79,54 @@ def test_a_real_data_set_is_inspected(real_bench: Bench) -> None:
     attempt(real_bench, add_job(real_bench.engine, "inspect_dataset", upload_id=upload_id))
     upload = upload_of(real_bench.engine, upload_id)
     assert (upload.status, upload.summary["rows"]) == ("ready", 2000)
+
+
+def data_sets(folder: Path) -> list[Path]:
+    """Pictures as a zip, and the same as Parquet."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 3, 8, 8)).astype(np.uint8)
+    entries = {f"{n % 4}/{n:02}.png": picture(each.transpose(1, 2, 0)) for n, each in enumerate(pixels)}
+    lists = pa.array(pixels.astype(np.float32).tolist(), pa.list_(pa.list_(pa.list_(pa.float32()))))
+    columns = {"image": lists, "target": pa.array(np.arange(40) % 4)}
+    return [zipped(folder / "d.zip", entries, scale=1), table(folder / "d.parquet", columns)]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_libraries_that_read_data_get_along_with_the_sandbox(
+    place: int, real_bench: Bench, tmp_path: Path
+) -> None:
+    file = data_sets(tmp_path)[place]
+    bench = replace(real_bench, settings=Settings(threads=1, max_attempts=1, job_memory_bytes=2 << 30))
+    upload_id = add_upload(bench.engine, "dataset", format=file.suffix[1:])
+    bench.store.put_file(f"uploads/{upload_id}", file)
+    attempt(bench, add_job(bench.engine, "inspect_dataset", upload_id=upload_id))
+    upload = upload_of(bench.engine, upload_id)
+    assert (upload.status, upload.problem) == ("ready", None)
+    assert {array["name"]: array["shape"] for array in upload.summary["arrays"]} == {
+        "image": [40, 3, 8, 8],
+        "target": [40],
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [0, 1])
+def test_jobs_in_the_sandbox_unpack_and_decode(place: int, real_bench: Bench, tmp_path: Path) -> None:
+    write_example(tmp_path, {})
+    files = {"model": tmp_path / "model.pt2", "dataset": data_sets(tmp_path)[place]}
+    ids = {}
+    for kind, file in files.items():
+        ids[kind] = add_upload(real_bench.engine, kind, format=file.suffix[1:])
+        real_bench.store.put_file(f"uploads/{ids[kind]}", file)
+    job_id = add_job(
+        real_bench.engine,
+        model=ids["model"],
+        data={"train": ids["dataset"]},
+        task="classification",
+        finetune={"epochs": 1, "batch_size": 8},
+        outputs=["pt2"],
+    )
+    row = attempt(real_bench, job_id)
+    assert (row.status, row.problem) == ("succeeded", None)
+    assert row.report["splits"] == {"fit": 25, "calibration": 3, "selection": 4, "test": 8}
 
 
 def test_what_is_no_model_is_rejected_with_the_reason(real_bench: Bench, tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from workers.engine.data import Examples
 from workers.engine.graph.network import Network
+from workers.engine.rows import parts
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,13 @@ def fingerprint(networks: Iterable[Network], examples: Iterable[Examples], *said
     for network in networks:
         digest.update(network.module.code.encode())
         for path, tensor in tensors(network).items():
-            _add(digest, path, tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+            digest.update(path.encode())
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     arrays = [array for each in examples for array in (*each.inputs, each.target) if array is not None]
     for index, array in enumerate(arrays):
-        _add(digest, f"{index}: {array.dtype} {array.shape}", array)
+        digest.update(f"{index}: {array.dtype} {array.shape}".encode())
+        for part in parts(array):
+            digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()
 
 
@@ -75,8 +78,3 @@ def fill(network: Network, values: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for path, tensor in tensors(network).items():
             tensor.copy_(values[path])
-
-
-def _add(digest: Any, name: str, array: NDArray[np.generic]) -> None:
-    digest.update(name.encode())
-    digest.update(np.ascontiguousarray(array).data)

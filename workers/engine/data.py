@@ -10,6 +10,7 @@ from torch import Tensor
 
 from workers.engine.errors import EngineError
 from workers.engine.graph.network import Input
+from workers.engine.rows import ChosenRows, Rows, whole
 
 Batch = tuple[tuple[Tensor, ...], Tensor | None]
 IGNORED_LABEL = -100
@@ -21,14 +22,17 @@ _LEAST_ROWS = 10
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows for a network: one array per input in the network's order, and the targets where there are any."""
+    """Rows for a network: one array per input in the network's order, and the targets where there are any.
 
-    inputs: tuple[NDArray[np.generic], ...]
-    target: NDArray[np.generic] | None
+    They may be more than memory holds: nothing here reads rows before a batch of them is asked for.
+    """
+
+    inputs: tuple[Rows, ...]
+    target: Rows | None
     dtypes: tuple[torch.dtype, ...]
 
     @classmethod
-    def of(cls, arrays: Mapping[str, NDArray[np.generic]], inputs: tuple[Input, ...]) -> "Examples":
+    def of(cls, arrays: Mapping[str, Rows], inputs: tuple[Input, ...]) -> "Examples":
         """Order arrays by the network's inputs; a single input takes the one array of any name.
 
         Raises:
@@ -50,9 +54,9 @@ class Examples:
         return len(self.inputs[0])
 
     def take(self, rows: NDArray[np.int64]) -> "Examples":
-        """The given rows, copied."""
-        target = None if self.target is None else self.target[rows]
-        return Examples(tuple(array[rows] for array in self.inputs), target, self.dtypes)
+        """The given rows, not copied."""
+        target = None if self.target is None else ChosenRows(self.target, rows)
+        return Examples(tuple(ChosenRows(array, rows) for array in self.inputs), target, self.dtypes)
 
     def first(self, count: int) -> "Examples":
         """The first rows, `count` of them at most."""
@@ -69,11 +73,15 @@ class Examples:
 
     def _batch(self, rows: NDArray[np.int64], device: str) -> Batch:
         inputs = tuple(
-            torch.as_tensor(np.array(array[rows])).to(device=device, dtype=dtype)
+            torch.as_tensor(np.asarray(array[rows])).to(device=device, dtype=dtype)
             for array, dtype in zip(self.inputs, self.dtypes, strict=True)
         )
-        target = None if self.target is None else torch.as_tensor(np.array(self.target[rows])).to(device)
+        target = None if self.target is None else torch.as_tensor(np.asarray(self.target[rows])).to(device)
         return inputs, target
+
+    def targets(self) -> Tensor | None:
+        """All targets, in memory."""
+        return None if self.target is None else torch.as_tensor(np.asarray(whole(self.target)))
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from workers.engine.graph.network import Input
+from workers.engine.rows import Rows, parts
 
 
-def real_positions(inputs: Sequence[Input], batch: Sequence[Tensor | NDArray[np.generic]]) -> Tensor | None:
+def real_positions(inputs: Sequence[Input], batch: Sequence[Tensor | Rows]) -> Tensor | None:
     """The positions of a batch that count: boolean, (batch, length), on the mask's device.
 
     `batch` has one array for each of `inputs`, rows first. A mask is an input called `attention_mask`, `mask`
@@ -20,9 +19,12 @@ def real_positions(inputs: Sequence[Input], batch: Sequence[Tensor | NDArray[np.
     """
     for spec, values in zip(inputs, batch, strict=True):
         if spec.is_mask:
-            mask = torch.as_tensor(np.array(values) if isinstance(values, np.ndarray) else values)
-            real = mask == 1
-            return real if bool(real.any() and (real | (mask == 0)).all()) else None
+            masks = (
+                [values] if isinstance(values, Tensor) else [torch.as_tensor(part) for part in parts(values)]
+            )
+            real = torch.cat([mask == 1 for mask in masks])
+            others = all(bool(((mask == 0) | (mask == 1)).all()) for mask in masks)
+            return real if others and bool(real.any()) else None
     return None
 
 

@@ -73,6 +73,7 @@ def dataset(path: Path, stored_as: str) -> DatasetSummary:
             minimum=array.minimum,
             maximum=array.maximum,
             ignored=array.ignored,
+            classes=list(array.classes) or None,
         )
         for array in facts.arrays
     ]

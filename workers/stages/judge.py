@@ -61,7 +61,7 @@ def _task(context: Context) -> quality.Task | None:
 
 
 def _tensor(examples: Examples) -> Tensor:
-    [(_, target)] = examples.batches(len(examples))
+    target = examples.targets()
     if target is None:
         raise ValueError("examples without targets have no metric")
     return target

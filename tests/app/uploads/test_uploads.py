@@ -21,6 +21,8 @@ KINDS = [
     ("models", "m.zip", ZIP),
     ("datasets", "d.npz", ZIP),
     ("datasets", "d.safetensors", SAFETENSORS),
+    ("datasets", "d.parquet", b"PAR1"),
+    ("datasets", "d.zip", ZIP),
 ]
 
 
@@ -69,10 +71,12 @@ def test_a_name_that_headers_cannot_hold_is_quoted(tenant: Tenant) -> None:
         ("models", "m.pt2", b"", ".pt2"),
         ("models", "m.npz", ZIP, ".pt2"),
         ("models", "model", ZIP, ".pt2"),
-        ("datasets", "d.pt2", ZIP, ".npz or .safetensors"),
-        ("datasets", "d.npz", b"\x80\x04pickled", ".npz or .safetensors"),
-        ("datasets", "d.safetensors", bytes(8) + b"[", ".npz or .safetensors"),
-        ("datasets", "d.safetensors", b"\xff" * 8 + b"{", ".npz or .safetensors"),
+        ("datasets", "d.pt2", ZIP, ".npz, .safetensors, .parquet or .zip"),
+        ("datasets", "d.parquet", b"PAR2", ".npz, .safetensors, .parquet or .zip"),
+        ("datasets", "d.zip", b"PAR1", ".npz, .safetensors, .parquet or .zip"),
+        ("datasets", "d.npz", b"\x80\x04pickled", ".npz, .safetensors, .parquet or .zip"),
+        ("datasets", "d.safetensors", bytes(8) + b"[", ".npz, .safetensors, .parquet or .zip"),
+        ("datasets", "d.safetensors", b"\xff" * 8 + b"{", ".npz, .safetensors, .parquet or .zip"),
     ],
 )
 def test_an_unknown_format_is_told_what_is_accepted(

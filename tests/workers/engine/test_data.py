@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from workers.engine.data import Examples, split
 from workers.engine.errors import EngineError
 from workers.engine.graph.network import Input
+from workers.engine.rows import ChosenRows, whole
 
 ROWS = (Input("x", torch.float32, (1, 2)),)
 
@@ -25,12 +26,31 @@ def test_splits_are_disjoint_cover_everything_and_depend_on_the_seed_alone(
     test = examples(7) if has_test else None
     splits, again = split(examples(rows), test, seed), split(examples(rows), test, seed)
     parts = [splits.fit, splits.calibration, splits.selection] + ([] if has_test else [splits.test])
-    seen = np.concatenate([part.target for part in parts if part is not None and part.target is not None])
+    seen = np.concatenate(
+        [whole(part.target) for part in parts if part is not None and part.target is not None]
+    )
     assert sorted(seen.tolist()) == list(range(rows))
     assert splits.sizes == again.sizes
     assert splits.fit is not None
     assert again.fit is not None
-    assert np.array_equal(splits.fit.inputs[0], again.fit.inputs[0])
+    assert np.array_equal(whole(splits.fit.inputs[0]), whole(again.fit.inputs[0]))
+
+
+def test_splits_copy_no_rows() -> None:
+    rows = examples(50)
+    splits = split(rows, None, 0)
+    for part in (splits.fit, splits.calibration, splits.selection, splits.test):
+        assert part is not None
+        chosen = part.first(2).inputs[0]
+        assert isinstance(chosen, ChosenRows)
+        assert chosen._array is rows.inputs[0]
+
+
+def test_targets_are_all_there_in_order() -> None:
+    targets = examples(50).take(np.array([7, 3])).targets()
+    assert targets is not None
+    assert targets.tolist() == [7, 3]
+    assert Examples(examples(5).inputs, None, (torch.float32,)).targets() is None
 
 
 def test_too_few_rows_are_refused() -> None:

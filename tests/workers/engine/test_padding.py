@@ -32,6 +32,16 @@ def test_stored_arrays_are_as_good_as_tensors() -> None:
     assert real.sum() == 3
 
 
+def test_a_mask_larger_than_is_read_at_once() -> None:
+    values = np.ones((300_000, 8), np.int64)
+    values[-1, -3:] = 0
+    real = real_positions([mask()], [values])
+    assert real is not None
+    assert np.array_equal(real.numpy(), values == 1)
+    values[-1, -1] = 2
+    assert real_positions([mask()], [values]) is None
+
+
 @pytest.mark.parametrize(
     ("spec", "values"),
     [

@@ -70,9 +70,11 @@ def run_job(
     model: Network | Path,
     train: Arrays | None = None,
     test: Arrays | None = None,
+    files: Mapping[str, Path] | None = None,
     **spec: Any,
 ) -> Finished:
-    """Run a job as a worker's child would, on a network or an uploaded file; raises what the pipeline raises.
+    """Run a job as a worker's child would, on a network or its file, on arrays or on `files` by role, whose
+    endings tell their formats; raises what the pipeline raises.
 
     Time and memory are measured in passing only: they are other tests' business, and take seconds.
     """
@@ -85,16 +87,16 @@ def run_job(
     for role, arrays in data.items():
         with (workspace / "inputs" / role).open("wb") as file:
             np.savez(file, **dict[str, Any](arrays))
+    for role, path in (files or {}).items():
+        (workspace / "inputs" / role).symlink_to(path)
+    formats = dict.fromkeys(data, "npz") | {role: path.suffix[1:] for role, path in (files or {}).items()}
     wanted = {"finetune": {"epochs": 1, "batch_size": 16}, "outputs": ["pt2"], "device": "cpu", **spec}
     order = Order(
         job_id="job_" + "0" * 32,
         kind="compress",
         attempt=1,
         spec=JobSpec.model_validate({"model": "mdl_" + "0" * 32, **wanted}),
-        formats={
-            "model": model.suffix[1:] if isinstance(model, Path) else "pt2",
-            **dict.fromkeys(data, "npz"),
-        },
+        formats={"model": model.suffix[1:] if isinstance(model, Path) else "pt2", **formats},
     )
     messages: list[Message] = []
     with pytest.MonkeyPatch.context() as patch:

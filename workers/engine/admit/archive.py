@@ -40,12 +40,15 @@ class Rules:
 
     `deflate` allows compressed entries beside stored ones. All entries together may unpack to `max_bytes`,
     and to `max_ratio` times the file and `free_bytes` more, which leaves room for arrays of a constant.
+    `folders` lets folders have entries of their own, which are left out of the names.
     """
 
     deflate: bool = False
     max_bytes: int = 64 << 30
     max_ratio: int = 1
     free_bytes: int = 0
+    max_entries: int = MAX_ENTRIES
+    folders: bool = False
 
 
 class Archive:
@@ -54,7 +57,7 @@ class Archive:
     def __init__(self, path: Path, file: zipfile.ZipFile) -> None:
         self._path = path
         self._zip = file
-        self._entries = {entry.filename: entry for entry in file.infolist()}
+        self._entries = {entry.filename: entry for entry in file.infolist() if not entry.is_dir()}
 
     @property
     def names(self) -> list[str]:
@@ -168,8 +171,8 @@ def _directory_bytes(tail: bytes) -> int:
 
 
 def _check_directory(entries: list[zipfile.ZipInfo], rules: Rules, length: int) -> None:
-    if len(entries) > MAX_ENTRIES:
-        raise Rejected("too_many_entries", f"The archive has more than {MAX_ENTRIES} entries.")
+    if len(entries) > rules.max_entries:
+        raise Rejected("too_many_entries", f"The archive has more than {rules.max_entries} entries.")
     seen: set[str] = set()
     for entry in entries:
         if entry.filename in seen:
@@ -188,8 +191,10 @@ def _check_entry(entry: zipfile.ZipInfo, rules: Rules) -> None:
     # ZipInfo cuts names at a null byte; the uncut one is what other readers would see.
     if not _is_plain_name(name) or entry.orig_filename != name:
         raise Rejected("unsafe_entry", f"The entry {show(entry.orig_filename)} points outside the archive.")
-    mode = entry.external_attr >> 16
-    if stat.S_IFMT(mode) not in (0, stat.S_IFREG) or entry.is_dir():
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if entry.is_dir() and rules.folders and kind in (0, stat.S_IFDIR) and not entry.file_size:
+        return
+    if kind not in (0, stat.S_IFREG) or entry.is_dir():
         raise Rejected("linked_entry", f"The entry {show(name)} is a link, a folder or a device, not a file.")
     if entry.flag_bits & _ENCRYPTED:
         raise Rejected("encrypted_entry", f"The entry {show(name)} is encrypted.")

@@ -16,6 +16,7 @@ class StoredArray:
 
     `position` is where they begin in the file, or None where they are compressed; `chunks` reads them in
     parts that hold whole elements. `column_major` tells the order of the elements (Fortran's, else C's).
+    `classes` are the names that the numbers of a target stand for, where they are known.
     """
 
     name: str
@@ -24,6 +25,7 @@ class StoredArray:
     position: int | None
     chunks: Callable[[], Iterator[bytes]]
     column_major: bool = False
+    classes: tuple[str, ...] = ()
 
 
 def elements(shape: tuple[int, ...]) -> int:

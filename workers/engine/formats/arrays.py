@@ -1,24 +1,41 @@
-"""Files of named arrays: the data sets that networks are trained and tested on."""
+"""Data sets: files of named arrays, that networks are trained and tested on."""
 
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from workers.engine.admit import npz, safetensors
 from workers.engine.admit.archive import show
 from workers.engine.admit.stored import StoredArray
 from workers.engine.data import IGNORED_LABEL, TARGET
 from workers.engine.errors import Rejected
+from workers.engine.rows import ComputedArray, FileRows, Rows
 
-_FORMATS: dict[str, Callable[[Path], AbstractContextManager[list[StoredArray]]]] = {
+Stored: TypeAlias = AbstractContextManager[list[StoredArray]]
+
+
+def _parquet(path: Path) -> Stored:
+    from workers.engine.formats import parquet  # noqa: PLC0415 -- Arrow is large, and few jobs need it
+
+    return parquet.stored(path)
+
+
+def _images(path: Path) -> Stored:
+    from workers.engine.formats import images  # noqa: PLC0415 -- nor have all jobs to do with pictures
+
+    return images.stored(path)
+
+
+_FORMATS: dict[str, Callable[[Path], Stored]] = {
     "npz": npz.admit,
     "safetensors": safetensors.admit,
+    "parquet": _parquet,
+    "zip": _images,
 }
 FORMATS = tuple(_FORMATS)
 """The formats a data set may have."""
@@ -29,7 +46,7 @@ class ArrayFacts:
     """An array: `shape` begins with the rows; `minimum` and `maximum` are those of its values.
 
     Whole-number targets may hold −100, which marks what is ignored: `ignored` counts it, and the range leaves
-    it out; None where nothing else is there.
+    it out; None where nothing else is there. `classes` are the names that labels stand for, where known.
     """
 
     name: str
@@ -38,6 +55,7 @@ class ArrayFacts:
     minimum: float | None
     maximum: float | None
     ignored: int = 0
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,8 +77,9 @@ def inspect(path: Path, format: str) -> DatasetFacts:  # noqa: A002  # the word 
         return DatasetFacts(rows, tuple(_facts(array) for array in arrays))
 
 
-def read(path: Path, format: str) -> dict[str, NDArray[Any]]:  # noqa: A002  # the word the contract uses
-    """The arrays by name, read-only, mapped from the file where it is not compressed.
+def read(path: Path, format: str) -> dict[str, Rows]:  # noqa: A002  # the word the contract uses
+    """The arrays by name. Rows are read when they are asked for, from the file or, where it is compressed,
+    from what it was unpacked to; arrays in column-major order alone are held in memory.
 
     Raises `Rejected` like `inspect`, but does not look at the values.
     """
@@ -121,18 +140,21 @@ def _facts(array: StoredArray) -> ArrayFacts:
             f"The array {show(array.name)} holds NaN or infinite values.",
             hint="Drop or replace these rows.",
         )
-    return ArrayFacts(array.name, array.dtype, array.shape, minimum, maximum, ignored)
+    return ArrayFacts(array.name, array.dtype, array.shape, minimum, maximum, ignored, array.classes)
 
 
-def _load(path: Path, array: StoredArray) -> NDArray[Any]:
-    order: Any = "F" if array.column_major else "C"
-    if array.position is not None:
-        return np.memmap(path, array.dtype, "r", array.position, array.shape, order)
+def _load(path: Path, array: StoredArray) -> Rows:
+    if isinstance(array, ComputedArray) and array.rows is not None:
+        return array.rows
+    return _in_memory(array) if array.column_major else FileRows.of(path, array)
+
+
+def _in_memory(array: StoredArray) -> Rows:
+    """An array whose rows lie scattered over the file."""
     values = np.empty(math.prod(array.shape), array.dtype)
     filled = 0
     for chunk in array.chunks():
         part = np.frombuffer(chunk, array.dtype)
         values[filled : filled + len(part)] = part
         filled += len(part)
-    values.flags.writeable = False
-    return values.reshape(array.shape, order=order)
+    return values.reshape(array.shape, order="F")

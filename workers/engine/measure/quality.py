@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -17,6 +16,7 @@ from workers.engine.graph.network import Network
 from workers.engine.graph.outputs import OutputKind
 from workers.engine.measure.chunks import row_chunks
 from workers.engine.padding import has_positions
+from workers.engine.rows import Rows
 
 Task = Literal["classification", "language-modeling", "regression"]
 
@@ -37,7 +37,7 @@ class Metric:
 
 def predict(
     network: Network,
-    arrays: Mapping[str, NDArray[np.generic]],
+    arrays: Mapping[str, Rows],
     batch_size: int,
     device: torch.device | str = "cpu",
     form: Callable[..., object] | None = None,
@@ -113,13 +113,15 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 def _batches(
-    network: Network, arrays: Mapping[str, NDArray[np.generic]], batch_size: int, device: torch.device
+    network: Network, arrays: Mapping[str, Rows], batch_size: int, device: torch.device
 ) -> Iterator[tuple[int, list[Tensor]]]:
     """Batches in order, each with the number of its rows that are real."""
     step = network.batch_size(batch_size)
-    for start in range(0, len(next(iter(arrays.values()))), step):
+    length = len(next(iter(arrays.values())))
+    for start in range(0, length, step):
+        chosen = np.arange(start, min(start + step, length))
         batch = [
-            torch.as_tensor(np.ascontiguousarray(array[start : start + step])).to(device, spec.dtype)
+            torch.as_tensor(np.ascontiguousarray(array[chosen])).to(device, spec.dtype)
             for array, spec in zip(arrays.values(), network.inputs, strict=True)
         ]
         rows = len(batch[0])
