@@ -63,7 +63,7 @@ def test_a_name_that_headers_cannot_hold_is_quoted(tenant: Tenant) -> None:
 @pytest.mark.parametrize(
     ("noun", "name", "content", "accepted"),
     [
-        ("models", "m.onnx", ZIP, ".pt2 or .onnx or .zip"),
+        ("models", "m.onnx", ZIP, ".pt2, .onnx or .zip"),
         ("models", "m.zip", ONNX, ".zip"),
         ("models", "m.pt2", b"this is not a zip", ".pt2"),
         ("models", "m.pt2", ONNX, ".pt2"),
