@@ -2,7 +2,7 @@
 errors."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +134,13 @@ class Judge:
             distill=True,
         )
         self._inputs = [] if judged is None else [inputs for inputs, _ in batches(context, judged)]
+        self._other = other
+
+    @cached_property
+    def _wanted(self) -> list[Any]:
+        """The other's outputs: not computed for who only asks whether there is anything to judge by."""
         with torch.inference_mode():
-            self._wanted = [other(*inputs) for inputs in self._inputs]
+            return [self._other(*inputs) for inputs in self._inputs]
 
     def divergence(self, network: Callable[..., Any]) -> float:
         """The mean over the rows."""
@@ -160,7 +165,7 @@ class Judge:
 
     def __bool__(self) -> bool:
         """Whether there is anything to judge by."""
-        return bool(self._wanted)
+        return bool(self._inputs)
 
 
 def sensitivity_judge(context: Context) -> Judge:
