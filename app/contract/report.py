@@ -144,7 +144,10 @@ class FoldMetrics(Contract):
 class Candidate(Measured):
     """One compressed network. Where the budget is a time, `predicted_ms` is what the plan promised in ONNX
     Runtime, from its layers' times alone. `metric_before_finetune` is that of one truncation to `keep`,
-    however many stages there were; null where nothing was trained."""
+    however many stages there were; null where nothing was trained.
+
+    `huggingface` says how its folder, where there is one, is opened once it is unpacked: by transformers'
+    `from_pretrained`, or, since some layers became rows of factors, by the folder's own `load.py`."""
 
     keep: float
     weighting: Weighting = Weighting.NONE
@@ -155,6 +158,7 @@ class Candidate(Measured):
     fidelity: Fidelity
     verdict: Literal["better", "trade_off", "not_worth_it"]
     reason: str
+    huggingface: Literal["from_pretrained", "load.py"] | None = None
     finetune: list[TrainingPoint] = []
     layers: list[LayerReport]
 

@@ -69,9 +69,7 @@ class Archive:
         """The entries below a folder, named as they are there."""
         inner, above = copy.copy(self), f"{folder}/"
         inner._entries = {
-            name.removeprefix(above): entry
-            for name, entry in self._entries.items()
-            if name.startswith(above)
+            name.removeprefix(above): entry for name, entry in self._entries.items() if name.startswith(above)
         }
         return inner
 

@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.engine.admit import hf_config, safetensors
+from workers.engine.admit import tokenizer as admission
 from workers.engine.admit.archive import Archive, Rules, open_archive, show
 from workers.engine.admit.document import expect, field, load
 from workers.engine.admit.hf_config import Config
 from workers.engine.admit.safetensors import Span
+from workers.engine.admit.tokenizer import Tokenizer
 from workers.engine.errors import Rejected
 
 RULES = Rules(deflate=True, max_bytes=64 << 30, max_ratio=8, free_bytes=16 << 20, folders=True)
 MAX_ENTRIES = 1000
 
 _CONFIG, _WEIGHTS, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+_TOKENIZER, _TOKENIZER_CONFIGS = "tokenizer.json", ("tokenizer_config.json", "special_tokens_map.json")
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 BESIDE = frozenset(
     {
@@ -68,6 +71,18 @@ def admit(path: Path) -> Iterator[tuple[Folder, Archive]]:
         shards = tuple(Shard(entry, _arrays(archive, entry)) for entry in _weights(archive.names))
         _check_shards(shards, archive)
         yield Folder(config, shards), archive
+
+
+def tokenizer(archive: Archive) -> Tokenizer | None:
+    """The tokenizer of an admitted folder, where it has a tokenizer.json; raises `Rejected` as its admission
+    does."""
+    if _TOKENIZER not in archive.names:
+        return None
+    beside = [name for name in _TOKENIZER_CONFIGS if name in archive.names]
+    return admission.admit(
+        archive.read(_TOKENIZER, admission.MAX_BYTES),
+        [archive.read(name, admission.MAX_CONFIG_BYTES) for name in beside],
+    )
 
 
 def _unpacked(archive: Archive) -> Archive:

@@ -41,9 +41,10 @@ def agree(
     """Open an artifact with stock torch, ONNX Runtime or transformers in a clean process, run and compare.
 
     `inputs` and `expected` are `.npz` files with the inputs and outputs in order, rows first. "int8" is ONNX
-    with integers inside, "huggingface" a folder in a zip. `tolerance` bounds the relative difference; by default `TOLERANCES` of the format.
-    Raises `EngineError`: `artifact_unreadable` where the artifact does not open or run, `artifact_disagrees`
-    where its outputs differ in number, shape or by more than the tolerance.
+    with integers inside, "huggingface" a folder in a zip. `tolerance` bounds the relative difference; by
+    default `TOLERANCES` of the format. Raises `EngineError`: `artifact_unreadable` where the artifact does
+    not open or run, `artifact_disagrees` where its outputs differ in number, shape or by more than the
+    tolerance.
     """
     arguments = {"artifact": str(artifact), "inputs": str(inputs), "expected": str(expected)}
     probes = {"pt2": probe_pt2, "huggingface": probe_folder}

@@ -72,7 +72,7 @@ def _reads(node: Node) -> set[str]:
 
 def _before(node: Node, calls: frozenset[Node]) -> Node | None:
     """The call whose output a call takes, where nothing else does."""
-    value = surgery.arguments(node)[_CALLS[node.target][0]]  # type: ignore[index]
+    value = surgery.arguments(node)[_CALLS[node.target][0]]
     while isinstance(value, Node) and value.target in _VIEWS and len(value.users) == 1:
         value = value.args[0]
     return value if value in calls and len(value.users) == 1 else None
@@ -86,7 +86,7 @@ def _row(node: Node, before: Mapping[Node, Node | None]) -> Sequence[Node]:
 
 
 def _factor(module: GraphModule, node: Node) -> Factor:
-    _, name, transposed, kind = _CALLS[node.target]  # type: ignore[index]
+    _, name, transposed, kind = _CALLS[node.target]
     values = surgery.arguments(node)
     path = str(values[name].target)
     shape = list(surgery.stored(module, path).shape)

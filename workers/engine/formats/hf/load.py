@@ -25,7 +25,8 @@ class Factors(nn.Sequential):
     @property
     def weight(self) -> Tensor:
         """The last factor's: models ask a layer for the dtype and the device of its weight."""
-        weight: Tensor = self[-1].weight
+        last: Any = self[-1]
+        weight: Tensor = last.weight
         return weight
 
 

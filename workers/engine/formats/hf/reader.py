@@ -18,6 +18,7 @@ from workers.engine.formats.hf.library import library
 from workers.engine.formats.hf.signatures import (
     ENCODERS,
     SIGNATURES,
+    TOKENS,
     construction,
     inputs_of,
     keywords_of,
@@ -65,9 +66,11 @@ def _imported(folder: Folder, archive: Archive) -> Imported:
     model_type, architecture = folder.config.model_type, folder.config.architecture
     model, remarks = model_of(folder, archive, construction(architecture))
     inputs = inputs_of(model_type, architecture, model.config)
+    tokens = {spec.name for spec in inputs} <= TOKENS
+    tokenizer = hf_folder.tokenizer(archive) if tokens else None
     module = _wrapped(model, folder.config, [spec.name for spec in inputs])
     try:
-        return Imported(trace(module, inputs), remarks)
+        return Imported(trace(module, inputs), remarks, architecture, tokenizer)
     except MemoryError:
         raise
     except Exception as error:

@@ -118,11 +118,9 @@ def _sharing(model: nn.Module, layer: str) -> Iterator[tuple[str, nn.Module]]:
 
 def _row_for(module: nn.Module, found: Sequence[Chain]) -> Chain | None:
     """The one row that takes and gives what a module does."""
-    looks_up = isinstance(module, nn.Embedding)
+    wanted = isinstance(module, nn.Embedding), *_ends(module)
     rows = [
-        row
-        for row in found
-        if (row[0].type == "Embedding") == looks_up and (_width(row[0], 0), _width(row[-1], 1)) == _ends(module)
+        row for row in found if wanted == (row[0].type == "Embedding", _width(row[0], 0), _width(row[-1], 1))
     ]
     return rows[0] if len(rows) == 1 else None
 
@@ -202,11 +200,12 @@ def _fill(
     made: nn.Sequential, network: Network, row: Chain, bias: Tensor | None, path: str
 ) -> dict[str, tuple[str, bool]]:
     """Give modules their values; which tensor of the network each weight is, and how it lies."""
+    modules: list[Any] = list(made)
     with torch.no_grad():
-        for module, factor in zip(made, row, strict=True):
+        for module, factor in zip(modules, row, strict=True):
             module.weight.copy_(weight_of(factor, network.module))
-        if bias is not None:
-            made[-1].bias = bias
+    if bias is not None:
+        modules[-1].bias = bias
     return {f"{path}.{place}.weight": (factor.weight, factor.transposed) for place, factor in enumerate(row)}
 
 
