@@ -14,7 +14,7 @@ from app.db.tables import Artifact
 from app.queue.lifecycle import claim
 from app.settings import Settings
 from tests.app.queue.jobs import add_job, add_upload, row_of, upload_of
-from tests.workers.engine import hf_folders
+from tests.workers.engine import texts
 from tests.workers.engine.networks import write_example
 from tests.workers.engine.parquets import table
 from tests.workers.engine.pictures import picture, zipped
@@ -64,14 +64,14 @@ def test_a_real_onnx_file_is_inspected_and_compared_within_the_limits(
 
 
 def test_a_real_folder_is_inspected_within_the_limits(real_bench: Bench, tmp_path: Path) -> None:
-    model = hf_folders.model_of("GPT2LMHeadModel", hf_folders.SMALL["gpt2"])
-    path = hf_folders.zipped(model, tmp_path)
+    path = texts.folder_of("GPT2LMHeadModel", "gpt2", tmp_path, texts.byte_pairs())
     upload_id = add_upload(real_bench.engine, "model", format="zip")
     real_bench.store.put_file(f"uploads/{upload_id}", path)
     attempt(real_bench, add_job(real_bench.engine, "inspect_model", upload_id=upload_id))
     upload = upload_of(real_bench.engine, upload_id)
     assert (upload.status, upload.problem) == ("ready", None)
     assert [array["name"] for array in upload.summary["inputs"]] == ["input_ids", "attention_mask"]
+    assert upload.summary["folder"]["tokenizer"]["ids"] == 40
 
 
 def test_a_real_data_set_is_inspected(real_bench: Bench) -> None:
@@ -127,6 +127,33 @@ def test_jobs_in_the_sandbox_unpack_and_decode(place: int, real_bench: Bench, tm
     row = attempt(real_bench, job_id)
     assert (row.status, row.problem) == ("succeeded", None)
     assert row.report["splits"] == {"fit": 25, "calibration": 3, "selection": 4, "test": 8}
+
+
+@pytest.mark.slow
+def test_a_job_in_the_sandbox_tokenises_and_writes_a_folder(real_bench: Bench, tmp_path: Path) -> None:
+    files = {
+        "model": texts.folder_of("GPT2LMHeadModel", "gpt2", tmp_path, texts.byte_pairs()),
+        "dataset": texts.written(tmp_path / "text.txt", 60),
+    }
+    ids = {}
+    for kind, file in files.items():
+        ids[kind] = add_upload(real_bench.engine, kind, format=file.suffix[1:])
+        real_bench.store.put_file(f"uploads/{ids[kind]}", file)
+    job_id = add_job(
+        real_bench.engine,
+        model=ids["model"],
+        data={"test": ids["dataset"], "length": 16},
+        task="language-modeling",
+        target={"of": "parameters", "keep": 0.6},
+        outputs=["huggingface"],
+    )
+    row = attempt(real_bench, job_id)
+    assert (row.status, row.problem) == ("succeeded", None)
+    [candidate] = row.report["candidates"]
+    assert (candidate["metric"]["name"], candidate["huggingface"]) == ("perplexity", "load.py")
+    with reading(real_bench.engine) as connection:
+        artifacts = connection.execute(sa.select(Artifact.name, Artifact.format, Artifact.candidate)).all()
+    assert ("candidate-0-factors.zip", "zip", 0) in artifacts
 
 
 def test_what_is_no_model_is_rejected_with_the_reason(real_bench: Bench, tmp_path: Path) -> None:

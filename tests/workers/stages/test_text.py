@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -15,8 +14,7 @@ from tests.workers.engine.hf_folders import SMALL, model_of
 from tests.workers.engine.texts import folder_of, sentences, written
 from tests.workers.stages.jobs import Finished, run_job
 from workers.engine.errors import EngineError
-from workers.engine.formats import text
-from workers.engine.formats.hf import opened, tokenise
+from workers.engine.formats.hf import opened
 from workers.stages import inspect
 
 LENGTH = 16
@@ -118,21 +116,3 @@ def test_what_is_no_text_is_refused(data: bytes, code: str, tmp_path: Path) -> N
     with pytest.raises(EngineError) as refused:
         inspect.dataset(path, "txt")
     assert refused.value.code == code
-
-
-def test_a_slow_tokenizer_is_refused_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenise, "_TRIED_SECONDS", 0.0)
-    model = folder_of("GPT2LMHeadModel", "gpt2", tmp_path, texts.byte_pairs())
-    with pytest.raises(EngineError) as refused:
-        inspect.model(model, "zip")
-    assert (refused.value.code, refused.value.field) == ("tokenizer_too_slow", "tokenizer.json")
-
-
-def test_rows_are_the_same_whoever_asks(tmp_path: Path) -> None:
-    lengths = np.array([3, 0, 2], np.int32)
-    ids = tmp_path / "ids"
-    np.array([5, 6, 7, 8, 9], np.int32).tofile(ids)
-    rows, mask = text.padded(ids, lengths, 1)
-    order = np.array([2, 0, 1, 2])
-    assert rows[order].tolist() == [[8, 9, 1], [5, 6, 7], [1, 1, 1], [8, 9, 1]]
-    assert mask[order].tolist() == [[1, 1, 0], [1, 1, 1], [0, 0, 0], [1, 1, 0]]
