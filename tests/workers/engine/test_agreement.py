@@ -1,4 +1,4 @@
-"""The learning rate that gradients agree on: by hand, in the mean over noise, and where nothing can be told."""
+"""The rate that gradients agree on: by hand, in the mean over noise, and where nothing can be told."""
 
 import pytest
 import torch

@@ -79,7 +79,8 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another() -> None
 
 def test_without_a_rate_it_is_found_and_finding_it_leaves_no_trace() -> None:
     found, trained = _train(rate=None)
-    assert trained.learning_rate is not None and 0.0 < trained.learning_rate < 1e-3
+    assert trained.learning_rate is not None
+    assert 0.0 < trained.learning_rate < 1e-3
     given, again = _train(rate=trained.learning_rate)
     assert again.learning_rate == trained.learning_rate
     for path, tensor in tensors(found).items():

@@ -321,7 +321,8 @@ def test_where_no_rate_is_asked_for_the_control_has_the_fastest_of_the_candidate
     *own, control = (
         finetune.learning_rate(context, name) for name in ("candidate-0", "candidate-1", finetune.CONTROL)
     )
-    assert None not in own and len(set(own)) == 2
+    assert None not in own
+    assert len(set(own)) == 2
     assert control == max(rate for rate in own if rate)
     asked = _run(_copied(decomposition, tmp_path), learning_rate=1e-4)
     assert {finetune.learning_rate(asked, name) for name in ("candidate-1", finetune.CONTROL)} == {1e-4}
