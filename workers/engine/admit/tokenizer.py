@@ -44,7 +44,7 @@ def admit(data: bytes, configs: list[bytes]) -> Tokenizer:
     known or out of bounds, `tokenizer_pattern`, and what is no JSON.
     """
     document = load(data, "tokenizer.json")
-    model = _component(document.get("model"), _MODELS, "model")
+    model = _component(_with_type(document.get("model")), _MODELS, "model")
     if "vocab" not in model:
         raise _refused("model", "has no vocabulary")
     tokens = _checked(_list(_MAX_ADDED), document.get("added_tokens") or [], "added_tokens")
@@ -69,6 +69,16 @@ def admit(data: bytes, configs: list[bytes]) -> Tokenizer:
         pads[0] if pads else None,
         min(lengths, default=None),
     )
+
+
+def _with_type(model: object) -> object:
+    """Older files leave the model's type to what it has."""
+    if type(model) is not dict or "type" in model:
+        return model
+    if "merges" in model:
+        return {"type": "BPE", **model}
+    kind = "Unigram" if type(model.get("vocab")) is list else "WordLevel"
+    return {"type": "WordPiece" if "max_input_chars_per_word" in model else kind, **model}
 
 
 def _content(token: object) -> object:

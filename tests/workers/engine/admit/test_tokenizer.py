@@ -36,6 +36,12 @@ def test_what_is_admitted_makes_the_same_tokens(make: Callable[[], str]) -> None
         assert ours.encode(line).ids == theirs.encode(line).ids
 
 
+@pytest.mark.parametrize("make", [texts.byte_pairs, texts.word_pieces])
+def test_the_models_of_older_files_have_no_type(make: Callable[[], str]) -> None:
+    older = admit(lambda document: document["model"].pop("type"), make())
+    assert older == admit(source=make())
+
+
 def test_a_unigram_is_admitted() -> None:
     vocabulary = [["<unk>", 0.0], ["▁the", -1.5], ["▁", -2], ["cat", -3.25]]
     model = {"type": "Unigram", "unk_id": 0, "vocab": vocabulary, "byte_fallback": False}
