@@ -35,7 +35,10 @@ def model_zip(folder: Path) -> Path:
     )
     tokenizer = transformers.AutoTokenizer.from_pretrained(package, gguf_file=_WEIGHTS)
     tokenizer.save_pretrained(folder / "saved")
-    files = entries_of(model, folder / "saved")
+    del model.config.quantization_config  # its weights no longer are
+    plain = type(model)(model.config)
+    plain.load_state_dict(model.state_dict())
+    files = entries_of(plain, folder / "saved")
     return pack(folder / "model.zip", {f"SmolLM2/{name}": data for name, data in files.items()})
 
 
