@@ -101,8 +101,12 @@ def test_a_folder_of_plain_layers_comes_out(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_folder_that_cannot_be_is_a_notice(tmp_path: Path) -> None:
     path = zipped(model_of("BertModel", SMALL["bert"]), tmp_path)
-    wanted = {"methods": ["tensor_train"], "target": {"of": "parameters", "keep": 0.8}}
-    finished = run_job(tmp_path / "job", path, outputs=["pt2", "huggingface"], **wanted)
+    finished = run_job(
+        *(tmp_path / "job", path),
+        methods=["tensor_train"],
+        target={"of": "parameters", "keep": 0.8},
+        outputs=["pt2", "huggingface"],
+    )
     became = {layer.name for layer in finished.candidate.layers if layer.method == "tensor_train"}
     assert became & {layer for code, layer in finished.notices if code == "folder_unsupported"}
     assert finished.candidate.huggingface is None

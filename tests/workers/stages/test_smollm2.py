@@ -67,7 +67,7 @@ def test_raw_text_in_and_perplexity_out(tmp_path: Path) -> None:
     assert candidate.metric is not None
     assert 5.0 < report.original.metric.value < 60.0  # English, by a model that knows it
     assert report.original.metric.value < candidate.metric.value < math.inf
-    assert report.original.metric.n == report.splits["test"] * _LENGTH
+    assert report.original.metric.n == report.splits["test"]
     assert candidate.huggingface == "load.py"
     model = opened.model_in(tmp_path / "job" / "artifacts" / "candidate-0-factors.zip")
     ids = library().AutoTokenizer.from_pretrained(tmp_path / "saved")(test.read_text()).input_ids
