@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from app.contract.spec import Task, Weighting
+from app.contract.spec import BudgetRanks, Task, Weighting
 from app.contract.status import Stage
 from workers.engine.calibration.collect import Goal, collect
 from workers.engine.calibration.moments import Moments, Sides, weighting
@@ -77,14 +77,14 @@ def candidates(context: Context) -> list[Weighting]:
     """The weightings to try: what was asked for, or each of them; without moments none but the plain one.
 
     The plain one is not worth its time beside the others, unless these know few rows. Where a network is dear
-    to run there is no time for a choice: it is the one that knows most.
+    to run, and its layers' sensitivities are to be measured, it is the one that knows most alone.
     """
     if not _folder(context).exists():
         return [Weighting.NONE]
     asked = context.spec.calibration.weighting
     if asked is not Weighting.AUTO:
         return [asked]
-    if is_dear(context):
+    if is_dear(context) and isinstance(context.spec.ranks, BudgetRanks):
         return [Weighting.TWO_SIDED]
     rows = calibration_rows(context)
     thin = rows is None or len(rows) < _THIN_ROWS
