@@ -33,6 +33,7 @@ class JobOptions:
     test: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="data to measure on, such as .npz")
     ] = None
+    length: Annotated[int | None, typer.Option(help="tokens in a row, of raw text")] = None
     keep: Annotated[
         list[float] | None, typer.Option(help="fraction that remains; several give several candidates")
     ] = None
@@ -67,7 +68,7 @@ class JobOptions:
         model, *data = ((ids or {}).get(role) for role in self.files)
         body = {
             "model": model or _UNKNOWN_YET,
-            "data": _given(dict(zip(("train", "test"), data, strict=True))),
+            "data": _given({**dict(zip(("train", "test"), data, strict=True)), "length": self.length}),
             "task": self.task,
             "target": _given({"of": self.of, "keep": self.keep, "max_drop": self.max_drop}),
             "methods": self.method,
