@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.workers.engine import texts
 from tests.workers.engine.hf_folders import SMALL, entries_of, model_of, zipped
 from tests.workers.engine.hostile import pack
 from workers.engine.errors import EngineError
@@ -162,7 +163,8 @@ def test_smaller_heads_are_refused_by_their_layer(tmp_path: Path) -> None:
 def test_poolers_labels_and_files_beside_the_model_go_along(tmp_path: Path) -> None:
     labels = {"id2label": {0: "sad", 1: "glad"}, "label2id": {"sad": 0, "glad": 1}}
     model = model_of("BertModel", {**SMALL["bert"], **labels})
-    files = entries_of(model, tmp_path / "saved") | {"tokenizer.json": b"{}", "vocab.txt": b"a\nb\n"}
+    beside = {"tokenizer.json": texts.word_pieces().encode(), "vocab.txt": b"a\nb\n"}
+    files = entries_of(model, tmp_path / "saved") | beside
     source = pack(tmp_path / "model.zip", files)
     network = read(source)
     path = writer.write(source, network, factorise(network), tmp_path / "candidate-0")
@@ -170,10 +172,7 @@ def test_poolers_labels_and_files_beside_the_model_go_along(tmp_path: Path) -> N
     torch.testing.assert_close(found.pooler.dense.weight, model.pooler.dense.weight)
     assert found.config.id2label == labels["id2label"]
     with zipfile.ZipFile(path) as packed:
-        assert {name: packed.read(name) for name in ("tokenizer.json", "vocab.txt")} == {
-            "tokenizer.json": b"{}",
-            "vocab.txt": b"a\nb\n",
-        }
+        assert {name: packed.read(name) for name in beside} == beside
 
 
 def test_equal_networks_give_equal_bytes(tmp_path: Path) -> None:
