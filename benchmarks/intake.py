@@ -1,0 +1,322 @@
+"""What it takes to look at an upload: of 500 MB, beside reading and hashing it; and what others notice.
+
+    python -m benchmarks.intake [--megabytes 500] [--seconds 60] [--only files|latency]
+
+Files are made on the spot. Every step is a process of its own, on one thread, and runs in turns with the
+others; its time is that of the processor, which neighbours on the machine disturb least. Latencies are those
+of another user's GETs while the hostile files of the tests are posted, in turns with idle minutes.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import httpx
+
+from benchmarks.tables import markdown, publish
+from tests.acceptance.conftest import Service, serving
+from tests.acceptance.hostile import CORPUS
+from tests.acceptance.hostile.trap import laid_out
+
+_WIDTH = 2048  # of the layers that a file is made of
+_ROUNDS = 3
+_ASK_SECONDS = 0.02  # between two requests of the other user
+_STEPS = ("hash", "admit", "read", "inspect")
+_EXCLUDED = {"time_limit"}  # files that keep a worker busy for as long as it is let
+
+
+def main() -> None:
+    """Measure what was asked for, and write its table."""
+    asked = _options()
+    if asked.inside:
+        step, path = asked.inside
+        print(json.dumps(_measured(step, Path(path))))
+        return
+    if asked.only != "latency":
+        _write("intake", ["file", "MB", *_HEADER], _files(asked.megabytes))
+    if asked.only != "files":
+        _write(
+            "intake-latency", ["", "requests", "median", "p99", "p99 over idle"], _latencies(asked.seconds)
+        )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.intake")
+    parser.add_argument("--megabytes", type=int, default=500)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each of six turns")
+    parser.add_argument("--only", choices=("files", "latency"))
+    parser.add_argument("--inside", nargs=2, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _write(name: str, header: list[str], rows: list[list[str]]) -> None:
+    table = markdown(header, rows)
+    publish(name, table)
+    print(table, file=sys.stderr, flush=True)
+
+
+_HEADER = ["reading and hashing", "admission", "reading it in", "inspection", "peak memory"]
+
+
+def _files(megabytes: int) -> list[list[str]]:
+    """A row for each kind of file: processor time over that of reading and hashing, memory over size."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, make in _KINDS.items():
+            path = Path(folder) / name
+            _apart(make, path, megabytes << 20)
+            found: dict[str, list[dict[str, float]]] = {step: [] for step in _STEPS}
+            for _ in range(_ROUNDS):
+                for step, seen in found.items():
+                    seen.append(_step(step, path))
+            seconds = {step: median(each["seconds"] for each in seen) for step, seen in found.items()}
+            size = path.stat().st_size
+            peak = max(each["peak"] for each in found["inspect"])
+            ratios = [f"{seconds[step] / seconds['hash']:.2f} ×" for step in _STEPS[1:]]
+            rows.append(
+                [name, f"{size / 1e6:.0f}", f"{seconds['hash']:.2f} s", *ratios, f"{peak / size:.2f} ×"]
+            )
+            path.unlink()
+    return rows
+
+
+def _apart(make: Callable[[Path, int], None], path: Path, size: int) -> None:
+    """Make a file in a process of its own: what it holds of memory ends with it."""
+    call = f"intake.{make.__name__}(Path({str(path)!r}), {size})"
+    code = f"from pathlib import Path; from benchmarks import intake; {call}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def _step(step: str, path: Path) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.intake", "--inside", step, str(path)]
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _measured(step: str, path: Path) -> dict[str, float]:
+    """Processor seconds of a step and of what it starts, and the most memory held, in this process."""
+    work = _prepared(step, path)
+    began = _processor_seconds()
+    work()
+    seconds = _processor_seconds() - began
+    peaks = [
+        resource.getrusage(whose).ru_maxrss for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    return {"seconds": seconds, "peak": 1024.0 * sum(peaks)}
+
+
+def _processor_seconds() -> float:
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def _prepared(step: str, path: Path) -> Callable[[], object]:
+    """A step, everything that it needs imported."""
+    kind, is_model = path.suffix[1:], path.suffix in (".pt2", ".onnx", ".zip")
+    if step == "hash":
+        return lambda: _hashed(path)
+    if step == "admit":
+        return lambda: _admitted(path)
+    from workers.engine.formats import arrays  # noqa: PLC0415
+    from workers.stages import inspect  # noqa: PLC0415
+    from workers.stages.context import read_model  # noqa: PLC0415
+
+    if step == "read":
+        return lambda: read_model(path, kind) if is_model else arrays.inspect(path, kind)
+    return lambda: inspect.model(path, kind) if is_model else inspect.dataset(path, kind)
+
+
+def _hashed(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _admitted(path: Path) -> None:
+    from workers.engine.admit import hf_folder, onnx, pt2, safetensors  # noqa: PLC0415
+
+    if path.suffix == ".onnx":
+        onnx.admit(path)
+        return
+    admit: Any = {".pt2": pt2.admit, ".zip": hf_folder.admit, ".safetensors": safetensors.admit}[path.suffix]
+    with admit(path):
+        pass
+
+
+def make_pt2(path: Path, size: int) -> None:
+    """Square linear layers in a row, exported."""
+    import torch  # noqa: PLC0415
+    from torch import nn  # noqa: PLC0415
+
+    from workers.engine.formats import pt2  # noqa: PLC0415
+    from workers.engine.graph.network import Dimension, Input, trace  # noqa: PLC0415
+
+    layers = [nn.Linear(_WIDTH, _WIDTH, bias=False) for _ in range(_count(size))]
+    inputs = [Input("x", torch.float32, (Dimension("batch", example=2), _WIDTH))]
+    pt2.write(trace(nn.Sequential(*layers).eval(), inputs), path)
+
+
+def make_onnx(path: Path, size: int) -> None:
+    """The same as products of matrices."""
+    from onnx import TensorProto, helper, numpy_helper, save  # noqa: PLC0415
+
+    count = _count(size)
+    nodes = [
+        helper.make_node("MatMul", [f"x{n}", f"w{n}"], [f"x{n + 1}"], name=f"n{n}") for n in range(count)
+    ]
+    shape = ["batch", _WIDTH]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x0", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(f"x{count}", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(_noise(_WIDTH) / _WIDTH**0.5, f"w{n}") for n in range(count)],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+
+
+def make_folder(path: Path, size: int) -> None:
+    """A BERT of such a size, as transformers saves it."""
+    from tests.workers.engine.hf_folders import entries_of, model_of  # noqa: PLC0415
+    from tests.workers.engine.hostile import pack  # noqa: PLC0415
+
+    layer = 4 * 12 * 768**2
+    fields = {"num_hidden_layers": max(1, size // layer), "vocab_size": 1000}
+    pack(path, entries_of(model_of("BertModel", fields), path.with_suffix("")))
+
+
+def make_safetensors(path: Path, size: int) -> None:
+    """Rows of noise."""
+    from safetensors.numpy import save_file  # noqa: PLC0415
+
+    save_file({"x": _noise(size // (4 * _WIDTH))}, path)
+
+
+def _noise(rows: int) -> Any:
+    import numpy as np  # noqa: PLC0415
+
+    return np.random.default_rng(0).standard_normal((rows, _WIDTH), np.float32)
+
+
+def _count(size: int) -> int:
+    return max(1, size // (4 * _WIDTH**2))
+
+
+_KINDS = {
+    "model.pt2": make_pt2,
+    "model.onnx": make_onnx,
+    "folder.zip": make_folder,
+    "data.safetensors": make_safetensors,
+}
+
+
+def _latencies(seconds: float) -> list[list[str]]:
+    """How long another user's GETs take, idle and while hostile files are posted, in turns."""
+    found: dict[str, list[float]] = {"idle": [], "corpus": []}
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), threads="1") as service:
+        secret = _other_key(service)
+        _asked(service, secret, 5.0)  # what is warm afterwards was not before
+        for _ in range(_ROUNDS):
+            found["idle"] += _asked(service, secret, seconds)
+            with _posting(service, Path(folder)):
+                found["corpus"] += _asked(service, secret, seconds)
+            _wait_for_the_last(service)
+    idle = _p99(found["idle"])
+    return [
+        [
+            name,
+            str(len(times)),
+            f"{1e3 * median(times):.1f} ms",
+            f"{1e3 * _p99(times):.1f} ms",
+            f"{_p99(times) / idle:.2f} ×",
+        ]
+        for name, times in found.items()
+    ]
+
+
+def _p99(times: list[float]) -> float:
+    return sorted(times)[int(0.99 * (len(times) - 1))]
+
+
+def _other_key(service: Service) -> str:
+    environment = os.environ | {"RANKFOLD_DATA_DIR": str(service.folder / "var")}
+    command = [sys.executable, "-m", "app.cli", "keys", "create", "other"]
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, env=environment
+    ).stdout.split()[1]
+
+
+def _asked(service: Service, secret: str, seconds: float) -> list[float]:
+    """Seconds that each GET took; the next one does not wait for longer than it must."""
+    times, end = [], time.monotonic() + seconds
+    headers = {"Authorization": f"Bearer {secret}"}
+    with httpx.Client(base_url=service.url, headers=headers, timeout=60.0) as client:
+        for place in range(1 << 30):
+            if time.monotonic() > end:
+                break
+            began = time.perf_counter()
+            client.get(("/v1/models", "/v1/jobs", "/v1/datasets")[place % 3]).raise_for_status()
+            times.append(time.perf_counter() - began)
+            time.sleep(_ASK_SECONDS)
+    return times
+
+
+@contextmanager
+def _posting(service: Service, folder: Path) -> Iterator[None]:
+    """While this lasts, hostile files are posted one after the other, made beforehand."""
+    end = threading.Event()
+    with laid_out(folder) as trap:
+        vectors = [
+            (each, each.build(trap))
+            for vectors in CORPUS.values()
+            for each in vectors[:: len(vectors) // 8 or 1]
+            if not each.codes & _EXCLUDED
+        ]
+        poster = threading.Thread(target=_post, args=(service, vectors, end))
+        poster.start()
+        try:
+            yield
+        finally:
+            end.set()
+            poster.join()
+        assert trap.sprung() == set(), "a hostile file had an effect"
+
+
+def _post(service: Service, vectors: list[Any], end: threading.Event) -> None:
+    headers = {"Authorization": f"Bearer {service.key}"}
+    with httpx.Client(base_url=service.url, headers=headers, timeout=60.0) as client:
+        while not end.is_set():
+            for vector, content in vectors:
+                if end.is_set():
+                    return
+                client.post(f"/v1/{vector.noun}", params={"filename": vector.filename}, content=content)
+
+
+def _wait_for_the_last(service: Service) -> None:
+    """Delete what nobody has looked at yet, so that idle is idle."""
+    headers = {"Authorization": f"Bearer {service.key}"}
+    with httpx.Client(base_url=service.url, headers=headers, timeout=60.0) as client:
+        for noun in ("models", "datasets"):
+            while client.get(f"/v1/{noun}", params={"limit": 1}).json()["items"]:
+                page = client.get(f"/v1/{noun}", params={"limit": 100}).json()["items"]
+                for item in page:
+                    client.delete(f"/v1/{noun}/{item['id']}")
+                time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    main()
