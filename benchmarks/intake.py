@@ -1,6 +1,6 @@
 """What it takes to look at an upload: of 500 MB, beside reading and hashing it; and what others notice.
 
-    python -m benchmarks.intake [--megabytes 500] [--seconds 60] [--only files|latency]
+    python -m benchmarks.intake [--megabytes 500] [--rounds 3] [--seconds 60] [--only files|latency]
 
 Files are made on the spot. Every step is a process of its own, on one thread, and runs in turns with the
 others; its time is that of the processor, which neighbours on the machine disturb least. Latencies are those
@@ -31,7 +31,6 @@ from tests.acceptance.hostile import CORPUS
 from tests.acceptance.hostile.trap import laid_out
 
 _WIDTH = 2048  # of the layers that a file is made of
-_ROUNDS = 3
 _ASK_SECONDS = 0.02  # between two requests of the other user
 _STEPS = ("hash", "admit", "read", "inspect")
 _EXCLUDED = {"time_limit"}  # files that keep a worker busy for as long as it is let
@@ -45,7 +44,7 @@ def main() -> None:
         print(json.dumps(_measured(step, Path(path))))
         return
     if asked.only != "latency":
-        _write("intake", ["file", "MB", *_HEADER], _files(asked.megabytes))
+        _write("intake", ["file", "MB", *_HEADER], _files(asked.megabytes, asked.rounds))
     if asked.only != "files":
         _write(
             "intake-latency", ["", "requests", "median", "p99", "p99 over idle"], _latencies(asked.seconds)
@@ -55,7 +54,8 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.intake")
     parser.add_argument("--megabytes", type=int, default=500)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each of six turns")
+    parser.add_argument("--rounds", type=int, default=3, help="of all steps, in turns")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each turn: two a round")
     parser.add_argument("--only", choices=("files", "latency"))
     parser.add_argument("--inside", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -70,7 +70,7 @@ def _write(name: str, header: list[str], rows: list[list[str]]) -> None:
 _HEADER = ["reading and hashing", "admission", "reading it in", "inspection", "peak memory"]
 
 
-def _files(megabytes: int) -> list[list[str]]:
+def _files(megabytes: int, rounds: int) -> list[list[str]]:
     """A row for each kind of file: processor time over that of reading and hashing, memory over size."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +78,7 @@ def _files(megabytes: int) -> list[list[str]]:
             path = Path(folder) / name
             _apart(make, path, megabytes << 20)
             found: dict[str, list[dict[str, float]]] = {step: [] for step in _STEPS}
-            for _ in range(_ROUNDS):
+            for _ in range(rounds):
                 for step, seen in found.items():
                     seen.append(_step(step, path))
             seconds = {step: median(each["seconds"] for each in seen) for step, seen in found.items()}
@@ -224,13 +224,13 @@ _KINDS = {
 }
 
 
-def _latencies(seconds: float) -> list[list[str]]:
+def _latencies(seconds: float, rounds: int) -> list[list[str]]:
     """How long another user's GETs take, idle and while hostile files are posted, in turns."""
     found: dict[str, list[float]] = {"idle": [], "corpus": []}
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder), threads="1") as service:
         secret = _other_key(service)
         _asked(service, secret, 5.0)  # what is warm afterwards was not before
-        for _ in range(_ROUNDS):
+        for _ in range(rounds):
             found["idle"] += _asked(service, secret, seconds)
             with _posting(service, Path(folder)):
                 found["corpus"] += _asked(service, secret, seconds)

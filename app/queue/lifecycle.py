@@ -154,8 +154,7 @@ def request_cancel(connection: Connection, job_id: str) -> bool:
 def answer(engine: Engine, job_id: str, owner: str, lease_seconds: float) -> Claimed | None:
     """Take the oldest job that waits in the queue of `job_id`, for which it rang; None: none waits.
 
-    Bells are in no order: a job whose turn to be rung for came while its queue was full is rung for later than
-    younger ones.
+    Bells are in no order: a job whose turn came while its queue was full is rung for later than younger ones.
     """
     queue = sa.select(Job.queue).where(Job.id == job_id).scalar_subquery()
     waiting = (Job.queue == queue) & (Job.status == JobStatus.QUEUED) & ~Job.cancel_requested
