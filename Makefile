@@ -26,7 +26,7 @@ serve: install ## migrate, then broker, API and one worker; Ctrl-C stops them
 test: install ## everything but the slow tests
 	$(BIN)/pytest
 
-test-slow: install ## the slow tests: real cases, faults, big uploads
+test-slow: install ## the slow tests: real cases, faults, big uploads, hostile files, changed files
 	$(BIN)/pytest -m slow
 
 bench: install ## the benchmarks

@@ -1,4 +1,4 @@
-"""Changed files for every reader: each is read or refused; nothing else is raised, hangs, or ends the process.
+"""Changed files for every reader: each is read or refused, and nothing hangs or ends the process.
 
 `RANKFOLD_FUZZ_SECONDS` says for how long each reader is tried in `make test-slow`.
 """
