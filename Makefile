@@ -23,8 +23,8 @@ demo: install ## start the service, compress a real model through the public API
 serve: install ## migrate, then broker, API and one worker; Ctrl-C stops them
 	$(BIN)/rankfold serve
 
-test: install ## everything but the slow tests
-	$(BIN)/pytest
+test: install ## everything but the slow tests, in two processes
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
 
 test-slow: install ## the slow tests: real cases, faults, big uploads, hostile files, changed files
 	$(BIN)/pytest -m slow

@@ -118,9 +118,11 @@ class Measured(Contract):
 
 
 class Control(Contract):
-    """The original, fine-tuned by the same rules: the honest baseline."""
+    """The original, fine-tuned by the same rules: the honest baseline. Where no learning rate was asked for
+    it has the fastest of the candidates'."""
 
     metric: Metric
+    learning_rate: float | None = None
 
 
 class Trial(Contract):
@@ -144,7 +146,8 @@ class FoldMetrics(Contract):
 class Candidate(Measured):
     """One compressed network. Where the budget is a time, `predicted_ms` is what the plan promised in ONNX
     Runtime, from its layers' times alone. `metric_before_finetune` is that of one truncation to `keep`,
-    however many stages there were; null where nothing was trained."""
+    however many stages there were; null where nothing was trained, like the `learning_rate`, that of the last
+    stage."""
 
     keep: float
     weighting: Weighting = Weighting.NONE
@@ -156,6 +159,7 @@ class Candidate(Measured):
     verdict: Literal["better", "trade_off", "not_worth_it"]
     reason: str
     finetune: list[TrainingPoint] = []
+    learning_rate: float | None = None
     layers: list[LayerReport]
 
 

@@ -220,6 +220,9 @@ class Finetune(Contract):
     more than a standard error. Training ends early once `patience` epochs in a row brought nothing better;
     null never ends it. `decay` is the weight of Frobenius decay, ‖A B‖² for a layer with the factors A and B.
 
+    Where there is no `learning_rate` every candidate has its own: 0.001 times the share of a batch's gradient
+    that other batches agree with. The control has the fastest of these.
+
     In several `stages` a candidate gets to its budget by turns of truncation and training: from keep^(1/n) of
     the cost on, which share the epochs. Between them trained factors are merged into dense weights, and
     calibrated, planned and decomposed again.
@@ -229,7 +232,7 @@ class Finetune(Contract):
     """
 
     epochs: Annotated[int, Field(ge=0, le=1000)] = 3
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.001
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
     distill: bool = True
     patience: Annotated[int, Field(ge=1, le=1000)] | None = None

@@ -15,7 +15,7 @@ BODIES: dict[str, Example] = {
             "data": {"train": _TRAIN, "test": _TEST},
             "task": "classification",
             "target": {"of": "macs", "keep": 0.5},
-            "finetune": {"epochs": 3, "learning_rate": 0.001, "distill": True},
+            "finetune": {"epochs": 3, "distill": True},
             "outputs": ["pt2", "onnx"],
         },
     },

@@ -21,7 +21,7 @@ from workers.engine.losses import make_loss
 from workers.engine.measure.quality import predict
 from workers.stages.context import read_model
 
-SEED, BATCH, LEARNING_RATE = 0, 128, 0.001
+SEED, BATCH = 0, 128
 CALIBRATION_ROWS = 512
 _JUDGED_AT_ONCE = 256
 
@@ -98,7 +98,7 @@ class Case:
         jobs."""
         student = network.copy()
         loss = make_loss("classes", outputs_are(self.original), distill=True)
-        schedule = Schedule(epochs, LEARNING_RATE, BATCH, SEED)
+        schedule = Schedule(epochs, None, BATCH, SEED)
         finetune(
             student,
             self.original.copy(),

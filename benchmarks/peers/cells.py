@@ -14,7 +14,7 @@ from app.contract.report import Report
 from app.contract.status import Stage
 from benchmarks.jobs import job_order
 from benchmarks.peers import counter, environments
-from benchmarks.peers.case import BATCH, LEARNING_RATE, SEED, Case
+from benchmarks.peers.case import BATCH, SEED, Case
 from benchmarks.peers.catalogue import OURS, Peer
 from benchmarks.peers.environments import PeerFailed, last_line
 from benchmarks.peers.worker import MISSED
@@ -149,7 +149,7 @@ def _spec(case: Case, keep: float, epochs: int) -> dict[str, Any]:
         "task": "classification",
         "target": {"of": "macs", "keep": keep},
         "calibration": {"rows": case.rows},
-        "finetune": {"epochs": epochs, "learning_rate": LEARNING_RATE, "batch_size": BATCH},
+        "finetune": {"epochs": epochs, "batch_size": BATCH},
         "seed": SEED,
     }
 

@@ -2,16 +2,19 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from workers.engine import agreement
 from workers.engine.checkpoint import Checkpoint, fill, tensors
-from workers.engine.data import Examples
+from workers.engine.data import Batch, Examples
 from workers.engine.decay import energy, products
 from workers.engine.errors import EngineError
 from workers.engine.graph.network import Network
@@ -26,14 +29,15 @@ _CURVE_POINTS = 50
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: AdamW, a short linear warm-up, then a cosine down to zero.
+    """How long and how fast: AdamW, a short linear warm-up, then a cosine down to zero. Without a
+    `learning_rate` it is the one that the first batches' gradients agree on (`agreement.learning_rate`).
 
     Training ends after `epochs`, or earlier once `patience` epochs in a row brought nothing better. `decay`
     times the energy of the factorised weights is added to the loss, not to the curve.
     """
 
     epochs: int
-    learning_rate: float
+    learning_rate: float | None
     batch_size: int
     seed: int
     patience: int | None = None
@@ -66,11 +70,13 @@ class Judged:
 
 @dataclass(frozen=True)
 class Trained:
-    """The curve, and after how many of the epochs that were trained the network was as it is kept."""
+    """The curve, after how many of the epochs that were trained the network was as it is kept, and the
+    learning rate; None where nothing was trained."""
 
     curve: list[Point]
     kept: int
     epochs: int
+    learning_rate: float | None = None
 
 
 def finetune(
@@ -97,7 +103,6 @@ def finetune(
     Raises:
         EngineError: `training_diverged` when the loss stops being a number.
     """
-    torch.manual_seed(schedule.seed)
     run = _Run(student, teacher, examples, schedule, loss, advance)
     state = checkpoint.load() if checkpoint else None
     if state is None:
@@ -157,12 +162,9 @@ class _Run:
         self._best = _Best()
         self._products = products(student) if schedule.decay else []
         self._rows = np.random.default_rng(schedule.seed)
-        parameters = list(student.module.parameters())
-        self._device = str(parameters[0].device)
-        self._optimizer = torch.optim.AdamW(parameters, lr=schedule.learning_rate, weight_decay=0.0)
-        self._scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, lambda step: _scale(step, self._steps)
-        )
+        self._parameters = list(student.module.parameters())
+        self._device = str(self._parameters[0].device)
+        self._pace(schedule.learning_rate or agreement.FASTEST)
 
     @property
     def over(self) -> bool:
@@ -171,18 +173,36 @@ class _Run:
         waited = best.weights is not None and patience is not None and self._epochs - best.since >= patience
         return waited or self._epochs >= self._schedule.epochs
 
+    def _pace(self, learning_rate: float) -> None:
+        self._optimizer = torch.optim.AdamW(self._parameters, lr=learning_rate, weight_decay=0.0)
+        self._scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: _scale(step, self._steps)
+        )
+
     def begin(self, judged: Judged) -> None:
-        """Take the start for the best so far."""
+        """Take the start for the best so far, and find the pace where none is given."""
         self._at_start = judged.metric
         self._best.see(0, judged, self._student)
+        if self._schedule.learning_rate is None:
+            self._pace(agreement.learning_rate(self._gradients()))
+        torch.manual_seed(self._schedule.seed)
+
+    def _gradients(self) -> Iterator[tuple[Tensor, ...]]:
+        """Of the first batches at the start. Statistics of BatchNorm stay as they are."""
+        torch.manual_seed(self._schedule.seed)
+        set_training(self._student.module, True, batch_norm=False)
+        order = np.random.default_rng(self._schedule.seed).permutation(len(self._examples))
+        for inputs, target in islice(self._batches(order), agreement.BATCHES):
+            value = self._value(inputs, target)
+            yield torch.autograd.grad(value, self._parameters, allow_unused=True, materialize_grads=True)
+
+    def _batches(self, order: NDArray[np.int64]) -> Iterable[Batch]:
+        size = self._schedule.batch_size
+        return self._examples.batches(size, rows=order, device=self._device, whole=True)
 
     def epoch(self) -> None:
         """Every row once, in a new order."""
-        order = self._rows.permutation(len(self._examples))
-        batches = self._examples.batches(
-            self._schedule.batch_size, rows=order, device=self._device, whole=True
-        )
-        for inputs, target in batches:
+        for inputs, target in self._batches(self._rows.permutation(len(self._examples))):
             self._step(inputs, target)
             self._advance(self._done, self._steps)
             if self._done % max(1, self._steps // _CURVE_POINTS) == 0:
@@ -199,7 +219,7 @@ class _Run:
         kept = self._epochs if self._best.weights is None else self._best.epoch
         if kept < self._epochs and self._best.weights is not None:
             fill(self._student, self._best.weights)
-        return Trained(self._curve, kept, self._epochs)
+        return Trained(self._curve, kept, self._epochs, float(self._scheduler.base_lrs[0]))
 
     def state(self) -> dict[str, Any]:
         """Everything that the epochs to come depend on."""
@@ -234,18 +254,22 @@ class _Run:
             self._curve.append(Point(self._done, sum(losses) / len(losses), metric))
         self._losses = []
 
-    def _step(self, inputs: tuple[Tensor, ...], target: Tensor | None) -> None:
+    def _value(self, inputs: tuple[Tensor, ...], target: Tensor | None) -> Tensor:
         with torch.no_grad():
             wanted = self._teacher(*inputs)
         positions = real_positions(self._student.inputs, inputs)
         value = self._loss(self._student(*inputs), wanted, target, positions)
         _demand_number(value)
+        return value
+
+    def _step(self, inputs: tuple[Tensor, ...], target: Tensor | None) -> None:
+        value = self._value(inputs, target)
         if self._at_start is not None:
             self._curve.append(Point(0, float(value.detach()), self._at_start))
             self._at_start = None
         self._optimizer.zero_grad()
         self._decayed(value).backward()  # type: ignore[no-untyped-call]  # torch's own gap
-        torch.nn.utils.clip_grad_norm_(self._student.module.parameters(), _GRADIENT_NORM)
+        torch.nn.utils.clip_grad_norm_(self._parameters, _GRADIENT_NORM)
         self._optimizer.step()
         self._scheduler.step()
         self._losses.append(float(value.detach()))

@@ -41,13 +41,15 @@ _GOALS: dict[Task, Goal] = {
 
 class _Done(Contract):
     """That a network is trained: what the training was about (a fingerprint), the file it made, after how
-    many of its epochs the weights were as they are kept, and whether a refinement, if any, did it good."""
+    many of its epochs the weights were as they are kept, whether a refinement, if any, did it good, and the
+    learning rate."""
 
     about: str
     sha256: str
     kept: int
     epochs: int
     refined: bool
+    learning_rate: float | None = None
 
 
 def run(context: Context) -> None:
@@ -58,6 +60,8 @@ def run(context: Context) -> None:
     _keep(context, names)
     for position, name in enumerate(names):
         part = _Part(context, schedule, position / len(names), (position + 1) / len(names))
+        if schedule and name == CONTROL:
+            part = replace(part, schedule=replace(schedule, learning_rate=_fastest(context, names)))
         if schedule and context.spec.finetune.stages > 1 and name != CONTROL:
             _train_in_steps(part, schedule, name)
         else:
@@ -75,6 +79,19 @@ def trained(context: Context, name: str) -> Path | None:
     """The trained network of that name, where this stage made one."""
     path = _path(context, name, "pt2")
     return path if path.exists() else None
+
+
+def learning_rate(context: Context, name: str) -> float | None:
+    """At which rate the network of that name was trained, in its last stage; None where it was not."""
+    done = _path(context, name, "done")
+    return load(done, _Done).learning_rate if done.exists() else None
+
+
+def _fastest(context: Context, names: Collection[str]) -> float | None:
+    """The control's rate: the fastest of the candidates'. An original that has learned all it can has none of
+    its own, one that has not is due what they are given."""
+    rates = [learning_rate(context, name) for name in names if name != CONTROL]
+    return max((rate for rate in rates if rate), default=None)
 
 
 def curve(context: Context, name: str) -> list[TrainingPoint]:
@@ -179,7 +196,14 @@ def _trained(part: _Part, name: str, student: Network) -> _Done:
     found = _finetuned(part, student, teacher, kept[1])
     place(student.module, "cpu")
     written = _write(context, name, student, found)
-    done = _Done(about=about, sha256=written, kept=found.kept, epochs=found.epochs, refined=refined)
+    done = _Done(
+        about=about,
+        sha256=written,
+        kept=found.kept,
+        epochs=found.epochs,
+        refined=refined,
+        learning_rate=found.learning_rate,
+    )
     save(_path(context, name, "done"), done)
     for checkpoint in kept:
         checkpoint.remove()

@@ -138,10 +138,13 @@ class _Judge:
         return self._metric(self._outputs(pt2.read(_decomposed(self._context, name))))
 
     def control(self) -> Control | None:
-        """The metric of the original, trained like the candidates."""
+        """The original, trained like the candidates."""
         path = finetune.trained(self._context, finetune.CONTROL)
         found = self._metric(self._outputs(pt2.read(path))) if path else None
-        return Control(metric=found) if found else None
+        if found is None:
+            return None
+        rate = finetune.learning_rate(self._context, finetune.CONTROL)
+        return Control(metric=found, learning_rate=rate)
 
     def _metric(self, outputs: Tensor) -> Metric | None:
         return judge.metric(self._context, outputs, self._examples)

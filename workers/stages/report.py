@@ -57,6 +57,7 @@ def _candidate(
         verdict=said,
         reason=reason,
         finetune=finetune.curve(context, f"candidate-{index}"),
+        learning_rate=finetune.learning_rate(context, f"candidate-{index}"),
         layers=[_layer(layer) for layer in plan.layers],
     )
 

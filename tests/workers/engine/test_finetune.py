@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tests.workers.engine.networks import BATCH, Convolutional, image_network, seeded, vector_network
+from workers.engine.checkpoint import tensors
 from workers.engine.data import Examples
 from workers.engine.errors import EngineError
 from workers.engine.finetune import Judged, Schedule, Trained, finetune
@@ -35,7 +36,7 @@ def _examples(teacher: Network, labelled: bool = False) -> Examples:
 
 def _train(
     epochs: int = 3,
-    rate: float = 3e-3,
+    rate: float | None = 3e-3,
     seed: int = 0,
     labelled: bool = False,
     judge: Callable[[Network], Judged] = lambda _: Judged(0.5),
@@ -74,6 +75,16 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another() -> None
     weights = [_weights(network) for network, _ in (_train(), _train(), _train(seed=1))]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def test_without_a_rate_it_is_found_and_finding_it_leaves_no_trace() -> None:
+    found, trained = _train(rate=None)
+    assert trained.learning_rate is not None
+    assert 0.0 < trained.learning_rate < 1e-3
+    given, again = _train(rate=trained.learning_rate)
+    assert again.learning_rate == trained.learning_rate
+    for path, tensor in tensors(found).items():
+        assert torch.equal(tensor, tensors(given)[path]), path
 
 
 def _losses(*losses: float) -> tuple[Callable[[Network], Judged], list[torch.Tensor]]:

@@ -312,3 +312,17 @@ def test_a_lost_attempt_does_not_refine_again(
     _run(workspace, again.append, refine=True)
     assert sum(isinstance(message, Advanced) for message in again) == 3 * steps + blocks
     assert _files(workspace) == _files(undisturbed)
+
+
+def test_where_no_rate_is_asked_for_the_control_has_the_fastest_of_the_candidates(
+    decomposition: Path, tmp_path: Path
+) -> None:
+    context = _run(_copied(decomposition, tmp_path))
+    *own, control = (
+        finetune.learning_rate(context, name) for name in ("candidate-0", "candidate-1", finetune.CONTROL)
+    )
+    assert None not in own
+    assert len(set(own)) == 2
+    assert control == max(rate for rate in own if rate)
+    asked = _run(_copied(decomposition, tmp_path), learning_rate=1e-4)
+    assert {finetune.learning_rate(asked, name) for name in ("candidate-1", finetune.CONTROL)} == {1e-4}

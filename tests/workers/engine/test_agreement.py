@@ -1,0 +1,42 @@
+"""The rate that gradients agree on: by hand, in the mean over noise, and where nothing can be told."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from workers.engine.agreement import FASTEST, learning_rate
+
+
+def _gradients(*rows: list[float]) -> list[tuple[Tensor, ...]]:
+    """Batches' gradients, each in two tensors."""
+    return [(torch.tensor(row[:1]), torch.tensor(row[1:])) for row in rows]
+
+
+def test_what_all_batches_say_is_learned_as_fast_as_can_be() -> None:
+    assert learning_rate(_gradients([3.0, -1.0], [3.0, -1.0])) == pytest.approx(FASTEST)
+
+
+def test_the_rate_is_the_share_that_batches_agree_on() -> None:
+    # Σg = (4, 0), Σ|g|² = 10: (16 − 10) / (1 · 10)
+    assert learning_rate(_gradients([2.0, 1.0], [2.0, -1.0])) == pytest.approx(0.6 * FASTEST)
+
+
+@pytest.mark.parametrize("other", [[0.0, 1.0], [-1.0, 0.0]])
+def test_what_batches_do_not_agree_on_is_learned_slowly_but_not_never(other: list[float]) -> None:
+    assert learning_rate(_gradients([1.0, 0.0], other)) == pytest.approx(0.02 * FASTEST)
+
+
+@pytest.mark.parametrize("rows", [[], [[1.0, 2.0]], [[0.0, 0.0], [0.0, 0.0]]])
+def test_what_tells_nothing_is_trusted(rows: list[list[float]]) -> None:
+    assert learning_rate(_gradients(*rows)) == FASTEST
+
+
+@pytest.mark.parametrize("noise", [0.5, 2.0])
+def test_in_the_mean_it_is_one_over_one_plus_the_noise(noise: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    true = torch.full((100,), 1.0)
+    found = []
+    for _ in range(200):
+        batches = [true + noise * torch.randn(100, generator=generator) for _ in range(16)]
+        found.append(learning_rate([(batch,) for batch in batches]) / FASTEST)
+    assert sum(found) / len(found) == pytest.approx(1 / (1 + noise**2), rel=0.02)
