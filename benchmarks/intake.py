@@ -44,7 +44,10 @@ def main() -> None:
         print(json.dumps(_measured(step, Path(path))))
         return
     if asked.only != "latency":
-        _write("intake", ["file", "MB", *_HEADER], _files(asked.megabytes, asked.rounds))
+        rows: list[list[str]] = []
+        for row in _files(asked.megabytes, asked.rounds):
+            rows.append(row)
+            _write("intake", ["file", "MB", *_HEADER], rows)
     if asked.only != "files":
         _write(
             "intake-latency", ["", "requests", "median", "p99", "p99 over idle"], _latencies(asked.seconds)
@@ -70,9 +73,8 @@ def _write(name: str, header: list[str], rows: list[list[str]]) -> None:
 _HEADER = ["reading and hashing", "admission", "reading it in", "inspection", "peak memory"]
 
 
-def _files(megabytes: int, rounds: int) -> list[list[str]]:
+def _files(megabytes: int, rounds: int) -> Iterator[list[str]]:
     """A row for each kind of file: processor time over that of reading and hashing, memory over size."""
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, make in _KINDS.items():
             path = Path(folder) / name
@@ -85,11 +87,8 @@ def _files(megabytes: int, rounds: int) -> list[list[str]]:
             size = path.stat().st_size
             peak = max(each["peak"] for each in found["inspect"])
             ratios = [f"{seconds[step] / seconds['hash']:.2f} ×" for step in _STEPS[1:]]
-            rows.append(
-                [name, f"{size / 1e6:.0f}", f"{seconds['hash']:.2f} s", *ratios, f"{peak / size:.2f} ×"]
-            )
+            yield [name, f"{size / 1e6:.0f}", f"{seconds['hash']:.2f} s", *ratios, f"{peak / size:.2f} ×"]
             path.unlink()
-    return rows
 
 
 def _apart(make: Callable[[Path, int], None], path: Path, size: int) -> None:
@@ -217,10 +216,10 @@ def _count(size: int) -> int:
 
 
 _KINDS = {
-    "model.pt2": make_pt2,
-    "model.onnx": make_onnx,
-    "folder.zip": make_folder,
     "data.safetensors": make_safetensors,
+    "model.pt2": make_pt2,
+    "folder.zip": make_folder,
+    "model.onnx": make_onnx,
 }
 
 

@@ -118,7 +118,7 @@ def _folder() -> Make:
 
 
 def _arrays() -> Entries:
-    arrays_ = {
+    arrays_: dict[str, np.ndarray] = {
         "x": np.ones((6, 3), np.float32),
         "target": np.arange(6),
         "flags": np.ones((6, 2, 2), np.bool_),
