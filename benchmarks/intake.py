@@ -8,10 +8,8 @@ of another user's GETs while the hostile files of the tests are posted, in turns
 """
 
 import argparse
-import hashlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,33 +23,29 @@ from typing import Any
 
 import httpx
 
+from benchmarks.intake_steps import STEPS
 from benchmarks.tables import markdown, publish
 from tests.acceptance.conftest import Service, serving
 from tests.acceptance.hostile import CORPUS
-from tests.acceptance.hostile.trap import laid_out
+from tests.acceptance.hostile.trap import Trap, laid_out
+from tests.acceptance.hostile.vector import Vector
 
 _WIDTH = 2048  # of the layers that a file is made of
 _ASK_SECONDS = 0.02  # between two requests of the other user
-_STEPS = ("hash", "admit", "read", "inspect")
 _EXCLUDED = {"time_limit"}  # files that keep a worker busy for as long as it is let
 
 
 def main() -> None:
     """Measure what was asked for, and write its table."""
     asked = _options()
-    if asked.inside:
-        step, path = asked.inside
-        print(json.dumps(_measured(step, Path(path))))
-        return
     if asked.only != "latency":
         rows: list[list[str]] = []
         for row in _files(asked.megabytes, asked.rounds):
             rows.append(row)
             _write("intake", ["file", "MB", *_HEADER], rows)
     if asked.only != "files":
-        _write(
-            "intake-latency", ["", "requests", "median", "p99", "p99 over idle"], _latencies(asked.seconds)
-        )
+        header = ["", "requests", "median", "p99", "p99 over idle"]
+        _write("intake-latency", header, _latencies(asked.seconds, asked.rounds))
 
 
 def _options() -> argparse.Namespace:
@@ -60,7 +54,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="of all steps, in turns")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each turn: two a round")
     parser.add_argument("--only", choices=("files", "latency"))
-    parser.add_argument("--inside", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -79,14 +72,14 @@ def _files(megabytes: int, rounds: int) -> Iterator[list[str]]:
         for name, make in _KINDS.items():
             path = Path(folder) / name
             _apart(make, path, megabytes << 20)
-            found: dict[str, list[dict[str, float]]] = {step: [] for step in _STEPS}
+            found: dict[str, list[dict[str, float]]] = {step: [] for step in STEPS}
             for _ in range(rounds):
                 for step, seen in found.items():
                     seen.append(_step(step, path))
             seconds = {step: median(each["seconds"] for each in seen) for step, seen in found.items()}
             size = path.stat().st_size
             peak = max(each["peak"] for each in found["inspect"])
-            ratios = [f"{seconds[step] / seconds['hash']:.2f} ×" for step in _STEPS[1:]]
+            ratios = [f"{seconds[step] / seconds['hash']:.2f} ×" for step in STEPS[1:]]
             yield [name, f"{size / 1e6:.0f}", f"{seconds['hash']:.2f} s", *ratios, f"{peak / size:.2f} ×"]
             path.unlink()
 
@@ -99,61 +92,12 @@ def _apart(make: Callable[[Path, int], None], path: Path, size: int) -> None:
 
 
 def _step(step: str, path: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.intake", "--inside", step, str(path)]
+    command = [sys.executable, "-m", "benchmarks.intake_steps", step, str(path)]
     done = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def _measured(step: str, path: Path) -> dict[str, float]:
-    """Processor seconds of a step and of what it starts, and the most memory held, in this process."""
-    work = _prepared(step, path)
-    began = _processor_seconds()
-    work()
-    seconds = _processor_seconds() - began
-    peaks = [
-        resource.getrusage(whose).ru_maxrss for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    ]
-    return {"seconds": seconds, "peak": 1024.0 * sum(peaks)}
-
-
-def _processor_seconds() -> float:
-    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used)
-
-
-def _prepared(step: str, path: Path) -> Callable[[], object]:
-    """A step, everything that it needs imported."""
-    kind, is_model = path.suffix[1:], path.suffix in (".pt2", ".onnx", ".zip")
-    if step == "hash":
-        return lambda: _hashed(path)
-    if step == "admit":
-        return lambda: _admitted(path)
-    from workers.engine.formats import arrays  # noqa: PLC0415
-    from workers.stages import inspect  # noqa: PLC0415
-    from workers.stages.context import read_model  # noqa: PLC0415
-
-    if step == "read":
-        return lambda: read_model(path, kind) if is_model else arrays.inspect(path, kind)
-    return lambda: inspect.model(path, kind) if is_model else inspect.dataset(path, kind)
-
-
-def _hashed(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _admitted(path: Path) -> None:
-    from workers.engine.admit import hf_folder, onnx, pt2, safetensors  # noqa: PLC0415
-
-    if path.suffix == ".onnx":
-        onnx.admit(path)
-        return
-    admit: Any = {".pt2": pt2.admit, ".zip": hf_folder.admit, ".safetensors": safetensors.admit}[path.suffix]
-    with admit(path):
-        pass
 
 
 def make_pt2(path: Path, size: int) -> None:
@@ -226,25 +170,23 @@ _KINDS = {
 def _latencies(seconds: float, rounds: int) -> list[list[str]]:
     """How long another user's GETs take, idle and while hostile files are posted, in turns."""
     found: dict[str, list[float]] = {"idle": [], "corpus": []}
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), threads="1") as service:
-        secret = _other_key(service)
-        _asked(service, secret, 5.0)  # what is warm afterwards was not before
-        for _ in range(rounds):
-            found["idle"] += _asked(service, secret, seconds)
-            with _posting(service, Path(folder)):
-                found["corpus"] += _asked(service, secret, seconds)
-            _wait_for_the_last(service)
-    idle = _p99(found["idle"])
-    return [
-        [
-            name,
-            str(len(times)),
-            f"{1e3 * median(times):.1f} ms",
-            f"{1e3 * _p99(times):.1f} ms",
-            f"{_p99(times) / idle:.2f} ×",
-        ]
-        for name, times in found.items()
-    ]
+    with tempfile.TemporaryDirectory() as folder, laid_out(Path(folder)) as trap:
+        files = _hostile(trap)
+        with serving(Path(folder), threads="1") as service:
+            secret = _other_key(service)
+            _asked(service, secret, min(5.0, seconds))  # what is warm afterwards was not before
+            for _ in range(rounds):
+                found["idle"] += _asked(service, secret, seconds)
+                with _posting(service, files):
+                    found["corpus"] += _asked(service, secret, seconds)
+                _forget(service)
+        assert trap.sprung() == set(), "a hostile file had an effect"
+    return [_row(name, times, _p99(found["idle"])) for name, times in found.items()]
+
+
+def _row(name: str, times: list[float], idle: float) -> list[str]:
+    shown = [f"{1e3 * median(times):.1f} ms", f"{1e3 * _p99(times):.1f} ms", f"{_p99(times) / idle:.2f} ×"]
+    return [name, str(len(times)), *shown]
 
 
 def _p99(times: list[float]) -> float:
@@ -274,39 +216,37 @@ def _asked(service: Service, secret: str, seconds: float) -> list[float]:
     return times
 
 
+def _hostile(trap: Trap) -> list[tuple[Vector, bytes]]:
+    """A few files of every kind, made beforehand; none that keeps a worker for as long as it is let."""
+    chosen = (each for vectors in CORPUS.values() for each in vectors[:: max(1, len(vectors) // 5)])
+    return [(each, each.build(trap)) for each in chosen if not each.codes & _EXCLUDED]
+
+
 @contextmanager
-def _posting(service: Service, folder: Path) -> Iterator[None]:
-    """While this lasts, hostile files are posted one after the other, made beforehand."""
+def _posting(service: Service, files: list[tuple[Vector, bytes]]) -> Iterator[None]:
+    """While this lasts, hostile files are posted one after the other."""
     end = threading.Event()
-    with laid_out(folder) as trap:
-        vectors = [
-            (each, each.build(trap))
-            for vectors in CORPUS.values()
-            for each in vectors[:: len(vectors) // 8 or 1]
-            if not each.codes & _EXCLUDED
-        ]
-        poster = threading.Thread(target=_post, args=(service, vectors, end))
-        poster.start()
-        try:
-            yield
-        finally:
-            end.set()
-            poster.join()
-        assert trap.sprung() == set(), "a hostile file had an effect"
+    poster = threading.Thread(target=_post, args=(service, files, end))
+    poster.start()
+    try:
+        yield
+    finally:
+        end.set()
+        poster.join()
 
 
-def _post(service: Service, vectors: list[Any], end: threading.Event) -> None:
+def _post(service: Service, files: list[tuple[Vector, bytes]], end: threading.Event) -> None:
     headers = {"Authorization": f"Bearer {service.key}"}
     with httpx.Client(base_url=service.url, headers=headers, timeout=60.0) as client:
         while not end.is_set():
-            for vector, content in vectors:
+            for vector, content in files:
                 if end.is_set():
                     return
                 client.post(f"/v1/{vector.noun}", params={"filename": vector.filename}, content=content)
 
 
-def _wait_for_the_last(service: Service) -> None:
-    """Delete what nobody has looked at yet, so that idle is idle."""
+def _forget(service: Service) -> None:
+    """Delete all uploads once they were looked at, so that idle is idle again."""
     headers = {"Authorization": f"Bearer {service.key}"}
     with httpx.Client(base_url=service.url, headers=headers, timeout=60.0) as client:
         for noun in ("models", "datasets"):
