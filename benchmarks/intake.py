@@ -8,7 +8,6 @@ of another user's GETs while the hostile files of the tests are posted, in turns
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from statistics import median
 from typing import Any
 
 import httpx
+import psutil
 
 from benchmarks.intake_steps import STEPS
 from benchmarks.tables import markdown, publish
@@ -29,8 +29,10 @@ from tests.acceptance.conftest import Service, serving
 from tests.acceptance.hostile import CORPUS
 from tests.acceptance.hostile.trap import Trap, laid_out
 from tests.acceptance.hostile.vector import Vector
+from tests.processes import tree
 
 _WIDTH = 2048  # of the layers that a file is made of
+_LOOK_SECONDS = 0.02  # between two looks at the memory of a step
 _ASK_SECONDS = 0.02  # between two requests of the other user
 _EXCLUDED = {"time_limit"}  # files that keep a worker busy for as long as it is let
 
@@ -92,12 +94,23 @@ def _apart(make: Callable[[Path, int], None], path: Path, size: int) -> None:
 
 
 def _step(step: str, path: Path) -> dict[str, float]:
+    """A step's processor seconds, and the most bytes resident in its processes at once."""
     command = [sys.executable, "-m", "benchmarks.intake_steps", step, str(path)]
-    done = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, sum(map(_resident, tree(process.pid))))
+            time.sleep(_LOOK_SECONDS)
+        assert process.stdout is not None
+        return {"seconds": float(process.stdout.read()), "peak": float(peak)}
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def make_pt2(path: Path, size: int) -> None:

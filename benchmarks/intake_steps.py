@@ -2,11 +2,10 @@
 
     python -m benchmarks.intake_steps hash|admit|read|inspect FILE
 
-Prints JSON: the processor's seconds, of the step and of what it starts, and the bytes of memory at the most.
+Prints the processor's seconds, of the step and of what it starts.
 """
 
 import hashlib
-import json
 import resource
 import sys
 from collections.abc import Callable
@@ -17,16 +16,12 @@ STEPS = ("hash", "admit", "read", "inspect")
 """Reading and hashing, as the API does; admission; a network or ranges of values; the whole inspection."""
 
 
-def measured(step: str, path: Path) -> dict[str, float]:
-    """Processor seconds of a step and of what it starts, and the most memory held, in this process."""
+def measured(step: str, path: Path) -> float:
+    """Processor seconds of a step and of what it starts."""
     work = _prepared(step, path)
     began = _processor_seconds()
     work()
-    seconds = _processor_seconds() - began
-    peaks = [
-        resource.getrusage(whose).ru_maxrss for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    ]
-    return {"seconds": seconds, "peak": 1024.0 * sum(peaks)}
+    return _processor_seconds() - began
 
 
 def _processor_seconds() -> float:
@@ -70,4 +65,4 @@ def _admission(path: Path) -> Callable[[], object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measured(sys.argv[1], Path(sys.argv[2]))))
+    print(measured(sys.argv[1], Path(sys.argv[2])))
