@@ -8,6 +8,7 @@ of another user's GETs while the hostile files of the tests are posted, in turns
 """
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from tests.processes import tree
 _WIDTH = 2048  # of the layers that a file is made of
 _LOOK_SECONDS = 0.02  # between two looks at the memory of a step
 _ASK_SECONDS = 0.02  # between two requests of the other user
+_POSTERS = 4
 _EXCLUDED = {"time_limit"}  # files that keep a worker busy for as long as it is let
 
 
@@ -237,25 +239,33 @@ def _hostile(trap: Trap) -> list[tuple[Vector, bytes]]:
 
 @contextmanager
 def _posting(service: Service, files: list[tuple[Vector, bytes]]) -> Iterator[None]:
-    """While this lasts, hostile files are posted one after the other."""
+    """While this lasts, hostile files are posted by several clients, each of which awaits its answers."""
     end = threading.Event()
-    poster = threading.Thread(target=_post, args=(service, files, end))
-    poster.start()
+    posters = [
+        threading.Thread(target=_post, args=(service, files[place::_POSTERS], end))
+        for place in range(_POSTERS)
+    ]
+    for poster in posters:
+        poster.start()
     try:
         yield
     finally:
         end.set()
-        poster.join()
+        for poster in posters:
+            poster.join()
 
 
 def _post(service: Service, files: list[tuple[Vector, bytes]], end: threading.Event) -> None:
     headers = {"Authorization": f"Bearer {service.key}"}
     with httpx.Client(base_url=service.url, headers=headers, timeout=60.0) as client:
-        while not end.is_set():
-            for vector, content in files:
-                if end.is_set():
-                    return
-                client.post(f"/v1/{vector.noun}", params={"filename": vector.filename}, content=content)
+        for vector, content in itertools.cycle(files):
+            parameters = {"filename": vector.filename}
+            answer = client.post(f"/v1/{vector.noun}", params=parameters, content=content)
+            while not end.is_set() and answer.is_success and answer.json()["status"] == "inspecting":
+                time.sleep(1.0)
+                answer = client.get(f"/v1/{vector.noun}/{answer.json()['id']}")
+            if end.is_set():
+                return
 
 
 def _forget(service: Service) -> None:
