@@ -1,6 +1,6 @@
 """Batch normalisation after a decomposition: its statistics follow what the decomposition changed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,27 +16,41 @@ _MEAN, _VARIANCE = 3, 4  # positions of the arguments
 _LEAST_VARIANCE = 1e-5  # of the original's mean: channels that hardly vary keep their variance
 
 Statistics = tuple[Tensor, Tensor]
+Seen = list[Statistics]
+"""Of every BatchNorm in order, for one batch."""
 
 
-def correct_batch_norm(original: Network, network: Network, batches: Iterable[Batch]) -> bool:
+def watch(original: Network, batches: Iterable[Batch]) -> list[Seen]:
+    """What every BatchNorm is given, for each batch: once for all networks made of the original."""
+    if not _norms(original):
+        return []
+    seen = []
+    with torch.no_grad():
+        for inputs, _ in batches:
+            watching = _Watcher(original)
+            watching.run(*inputs)
+            seen.append(watching.statistics)
+    return seen
+
+
+def correct_batch_norm(network: Network, batches: Iterable[Batch], seen: Sequence[Seen]) -> bool:
     """Shift every BatchNorm's running mean, and scale its variance, by what came of the decomposition, in
     place.
 
-    Both networks see the same batches: the mean moves by the difference of the means at each BatchNorm's
-    input, the variance by the ratio. What the batches do not say about the training data cancels, so that a
-    few rows serve where statistics taken anew would need many. No labels, no gradients.
+    Both networks see the same batches (`seen` is what `watch` found): the mean moves by the difference of the
+    means at each BatchNorm's input, the variance by the ratio. What the batches do not say about the training
+    data cancels, so that a few rows serve where statistics taken anew would need many. No labels, no
+    gradients.
 
     Returns:
         whether there was anything to correct.
     """
     if not _norms(network):
         return False
-    corrected: list[list[Statistics]] = []
+    corrected: list[Seen] = []
     with torch.no_grad():
-        for inputs, _ in batches:
-            seen = _Watcher(original)
-            seen.run(*inputs)
-            following = _Follower(network, seen.statistics)
+        for (inputs, _), before in zip(batches, seen, strict=True):
+            following = _Follower(network, before)
             following.run(*inputs)
             corrected.append(following.statistics)
     if not corrected:

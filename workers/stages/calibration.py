@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from app.contract.spec import Task, Weighting
+from app.contract.spec import BudgetRanks, Task, Weighting
 from app.contract.status import Stage
 from workers.engine.calibration.collect import Goal, collect
 from workers.engine.calibration.moments import Moments, Sides, weighting
@@ -76,13 +76,16 @@ def fold(rows: Examples, part: int, parts: int, *, others: bool = False) -> Exam
 def candidates(context: Context) -> list[Weighting]:
     """The weightings to try: what was asked for, or each of them; without moments none but the plain one.
 
-    The plain one is not worth its time beside the others, unless these know few rows.
+    The plain one is not worth its time beside the others, unless these know few rows. Where a network is dear
+    to run, and its layers' sensitivities are to be measured, it is the one that knows most alone.
     """
     if not _folder(context).exists():
         return [Weighting.NONE]
     asked = context.spec.calibration.weighting
     if asked is not Weighting.AUTO:
         return [asked]
+    if is_dear(context) and isinstance(context.spec.ranks, BudgetRanks):
+        return [Weighting.TWO_SIDED]
     rows = calibration_rows(context)
     thin = rows is None or len(rows) < _THIN_ROWS
     return [by for by in _SIDES if thin or by is not Weighting.NONE]
@@ -158,11 +161,6 @@ class Judge:
         rows = len(self._inputs[0][0]) if self._inputs else 1
         return _REMEMBERED_BYTES // (rows * self._context.row_bytes)
 
-    @property
-    def is_dear(self) -> bool:
-        """Whether it could afford hardly any rows."""
-        return sum(len(inputs[0]) for inputs in self._inputs) <= _LEAST_SENSITIVITY_ROWS
-
     def __bool__(self) -> bool:
         """Whether there is anything to judge by."""
         return bool(self._inputs)
@@ -171,9 +169,17 @@ class Judge:
 def sensitivity_judge(context: Context) -> Judge:
     """For one layer's error in the dense network that is decomposed. Every layer is judged several times:
     fewer rows where they are dear."""
-    affordable = _SENSITIVITY_MACS // max(1, cost.count(context.original).macs)
-    rows = min(_SENSITIVITY_ROWS, max(_LEAST_SENSITIVITY_ROWS, affordable))
+    rows = min(_SENSITIVITY_ROWS, max(_LEAST_SENSITIVITY_ROWS, _affordable_rows(context)))
     return Judge(context, context.dense, rows, _SENSITIVITY_BYTES)
+
+
+def is_dear(context: Context) -> bool:
+    """Whether hardly any rows can be run for every layer."""
+    return _affordable_rows(context) <= _LEAST_SENSITIVITY_ROWS
+
+
+def _affordable_rows(context: Context) -> int:
+    return _SENSITIVITY_MACS // max(1, cost.count(context.original).macs)
 
 
 def candidate_judge(context: Context) -> Judge:

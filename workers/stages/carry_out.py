@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.contract.plan import LayerPlan, Plan
-from workers.engine.batch_norm import correct_batch_norm
+from workers.engine.batch_norm import correct_batch_norm, watch
 from workers.engine.data import Examples
 from workers.engine.graph import surgery
 from workers.engine.graph.network import Network
 from workers.engine.layers.base import Form, Layer, relative_error
 from workers.engine.layers.substitute import Substitute, substitute
-from workers.stages.calibration import batches
+from workers.stages.calibration import batches, is_dear
 from workers.stages.context import Context
 
 _REPAIR_ROWS, _ROUGH_ROWS = 128, 32
@@ -26,17 +26,29 @@ class Decomposed:
 
 
 def carry_out(
-    context: Context, plan: Plan, copy: Network, layers: Sequence[Layer], rows: Examples | None
+    context: Context,
+    plan: Plan,
+    copy: Network,
+    layers: Sequence[Layer],
+    rows: Examples | None,
+    part: int | None = None,
 ) -> Decomposed:
-    """Rewrite `copy`, whose `layers` know their weightings, by the plan; rows re-estimate statistics."""
+    """Rewrite `copy`, whose `layers` know their weightings, by the plan; rows re-estimate statistics: the
+    calibration's, without those of a `part`."""
     by_name = {layer.name: layer for layer in layers}
     substitutes: dict[str, Substitute] = {}
     done = [_apply(by_name[layer.name], layer, substitutes) for layer in plan.layers]
     surgery.prune(copy.module)
     if rows is not None:
-        rows = rows.first(_REPAIR_ROWS if all(layer.polished for layer in layers) else _ROUGH_ROWS)
-        correct_batch_norm(context.dense, copy, batches(context, rows))
+        rough = is_dear(context) or not all(layer.polished for layer in layers)
+        count = _ROUGH_ROWS if rough else _REPAIR_ROWS
+        _repair(context, copy, rows.first(count), part)
     return Decomposed(copy, plan.model_copy(update={"layers": done}), substitutes)
+
+
+def _repair(context: Context, copy: Network, rows: Examples, part: int | None) -> None:
+    seen = context.once((watch, len(rows), part), lambda: watch(context.dense, batches(context, rows)))
+    correct_batch_norm(copy, batches(context, rows), seen)
 
 
 def _apply(layer: Layer, plan: LayerPlan, substitutes: dict[str, Substitute]) -> LayerPlan:

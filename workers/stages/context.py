@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -69,6 +69,7 @@ class Context:
         self.emit = emit
         self.device = _device(self.spec.device)
         self._dense: Network | None = None
+        self._made: dict[Hashable, Any] = {}
         self._folders = workspace / "stages"
         self._stage = Stage.INSPECT
         self._began = self._stage_began = time.monotonic()
@@ -101,7 +102,7 @@ class Context:
         """This job, as it decomposes another dense network: what stages make is in folders of their own, and
         nobody hears of it. The original stays what outputs are compared with."""
         other = copy(self)
-        other._dense, other._folders, other.emit = dense, folders, lambda _: None
+        other._dense, other._folders, other.emit, other._made = dense, folders, lambda _: None, {}
         other.__dict__.pop("memory", None)
         return other
 
@@ -129,6 +130,13 @@ class Context:
     def memory(self) -> Memory:
         """What this attempt computed of its layers."""
         return Memory(_MEMORY * self.spec.calibration.memory_mb << 20)
+
+    def once(self, name: Hashable, make: Callable[[], T]) -> T:
+        """What `make` makes, or made when this attempt first asked for it by this name."""
+        if name not in self._made:
+            self._made[name] = make()
+        made: T = self._made[name]
+        return made
 
     def layers(self, network: Network) -> list[Layer]:
         """The layers of the original, or of a copy of it, as this job decides about them."""

@@ -90,7 +90,7 @@ def _network(context: Context, seen: Examples, part: int, fraction: float, by: W
     layers = context.layers(copy)
     weigh(context, layers, by, without=part)
     plan = decide(context.original, layers, context.spec, by, fraction, fraction)
-    return carry_out(context, plan, copy, layers, seen).network
+    return carry_out(context, plan, copy, layers, seen, part).network
 
 
 class _Measure:

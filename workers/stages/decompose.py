@@ -29,7 +29,7 @@ from workers.stages.calibration import (
 )
 from workers.stages.carry_out import Decomposed, carry_out
 from workers.stages.context import Context, load, save
-from workers.stages.plan import Planner, depth_weighted, planned, weighs_depth
+from workers.stages.plan import depth_weighted, planned, planner_of, weighs_depth
 
 _PLANS, _TRIALS = "plans.json", "trials-{}.json"
 _TYPICAL = 0.5  # the budget at which weightings are compared before one is searched for
@@ -75,7 +75,7 @@ def trials(context: Context, index: int) -> list[Trial]:
 
 def _typical(context: Context) -> list[Plan]:
     """Plans to compare weightings by, where the budget is unknown."""
-    planners = [Planner(context, by) for by in candidates(context)]
+    planners = [planner_of(context, by) for by in candidates(context)]
     try:
         return [planner(_TYPICAL) for planner in planners]
     except EngineError:  # out of reach: what is searched for is dearer

@@ -1,5 +1,6 @@
 """Measuring the original, the control and every candidate: the one stage that touches the test rows."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -93,7 +94,11 @@ def measured(context: Context) -> Measurements:
 
 def final(context: Context, name: str) -> Network:
     """A candidate as the user will get it: trained where there was training."""
-    return pt2.read(finetune.trained(context, name) or _decomposed(context, name))
+    return context.once((final, name), lambda: pt2.read(_final(context, name)))
+
+
+def _final(context: Context, name: str) -> Path:
+    return finetune.trained(context, name) or _decomposed(context, name)
 
 
 def _decomposed(context: Context, name: str) -> Path:
@@ -162,7 +167,10 @@ def noise(context: Context) -> Examples:
 
 def _export(context: Context, network: Network, stem: Path) -> None:
     """Both formats, whatever the user asked for: latencies need them. Not every model has an ONNX form."""
-    pt2.write(network, stem.with_suffix(".pt2"))
+    if network is context.original:
+        pt2.write(network, stem.with_suffix(".pt2"))
+    else:
+        shutil.copyfile(_final(context, stem.name), stem.with_suffix(".pt2"))
     try:
         onnx.write(network, stem.with_suffix(".onnx"))
     except EngineError as error:

@@ -10,7 +10,7 @@ from app.contract.status import Stage
 from workers.engine.layers.base import Layer
 from workers.engine.ranks.sensitivity import SIZES, Sensitivity, sensitivities
 from workers.stages import cross_validation, timing
-from workers.stages.calibration import Judge, candidates, gather, sensitivity_judge, weigh
+from workers.stages.calibration import Judge, candidates, gather, is_dear, sensitivity_judge, weigh
 from workers.stages.context import Context, load, save
 from workers.stages.decisions import decide, undecided
 from workers.stages.timing import timetable
@@ -62,6 +62,11 @@ class Planner:
         return plan.model_copy(update={"depth_weighting": depth_weighting})
 
 
+def planner_of(context: Context, by: Weighting, fraction: float | None = None) -> Planner:
+    """The one for a weighting: what its layers' forms lose is computed once for all budgets."""
+    return context.once((Planner, by, fraction), lambda: Planner(context, by, fraction))
+
+
 def run(context: Context) -> None:
     """Plan every candidate."""
     ranks = context.spec.ranks
@@ -96,13 +101,12 @@ def weighs_depth(context: Context) -> bool:
     spec = context.spec
     if not isinstance(spec.ranks, BudgetRanks) or spec.target.max_drop is not None:
         return False
-    judge = sensitivity_judge(context)
-    return bool(judge) and not judge.is_dear
+    return not is_dear(context) and bool(sensitivity_judge(context))
 
 
 def depth_weighted(context: Context, plan: Plan) -> list[Plan]:
     """The plans for the same budget and weighting that weight depth, as far as they are others."""
-    planner, found = Planner(context, plan.weighting), [plan]
+    planner, found = planner_of(context, plan.weighting), [plan]
     for depth_weighting in _DEPTHS:
         other = planner(plan.keep, depth_weighting)
         if all(_forms(other) != _forms(each) for each in found):
@@ -120,7 +124,7 @@ def _planners(context: Context, fraction: float | None = None) -> Iterator[Plann
     for by in candidates(context):
         if isinstance(context.spec.ranks, BudgetRanks) and judge:
             measure_sensitivities(context, by, judge)
-        yield Planner(context, by, fraction)
+        yield planner_of(context, by, fraction)
 
 
 def planned(context: Context) -> list[Alternatives]:
@@ -136,7 +140,7 @@ def measure_sensitivities(context: Context, by: Weighting, judge: Judge) -> None
         weigh(context, layers, by)
         return undecided(layers, context.spec)
 
-    sizes = SIZES[1::2] if judge.is_dear else SIZES
+    sizes = SIZES[1::2] if is_dear(context) else SIZES
     found = sensitivities(context.dense, fresh, judge.divergence, remembered=judge.remembered, sizes=sizes)
     measured = [_Measured(layer=name, points=list(each.points)) for name, each in found.items()]
     save(context.folder(Stage.PLAN) / _SENSITIVITIES.format(by), measured)

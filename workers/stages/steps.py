@@ -23,7 +23,7 @@ from workers.stages import timing
 from workers.stages.calibration import calibration_rows, candidate_judge, candidates
 from workers.stages.context import Context, load, save
 from workers.stages.decompose import best_of
-from workers.stages.plan import Planner, plans_anew
+from workers.stages.plan import planner_of, plans_anew
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _decomposed(context: Context, step: Step, dense: Network, path: Path, about:
     try:
         inner = _inner(context, dense, folders)
         if inner is context:
-            plans = [Planner(context, by)(step.keep) for by in candidates(context)]
+            plans = [planner_of(context, by)(step.keep) for by in candidates(context)]
         else:
             plans = plans_anew(inner, step.keep)
         found, tried = best_of(inner, plans, candidate_judge(inner))

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from torch import nn
 
-from app.contract.spec import JobSpec
+from app.contract.spec import JobSpec, Weighting
 from tests.workers.engine.networks import vector_network
 from workers.engine.formats import pt2
 from workers.messages import Order
-from workers.stages import calibration
+from workers.stages import calibration, plan
 from workers.stages.context import Context
 
 
@@ -82,3 +82,14 @@ def test_one_layer_is_judged_on_fewer_rows_where_these_are_dear(
     for budget, rows in ((macs * 40, 32), (macs * 12, 12), (macs, 4)):
         monkeypatch.setattr(calibration, "_SENSITIVITY_MACS", budget)
         assert sum(map(len, calibration.sensitivity_judge(context)._wanted)) == rows
+
+
+def test_where_a_network_is_dear_to_run_one_weighting_is_tried_and_no_depth(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibration.gather(context, context.layers(context.original))
+    assert len(calibration.candidates(context)) > 1
+    assert plan.weighs_depth(context)
+    monkeypatch.setattr(calibration, "_SENSITIVITY_MACS", 16 * 64 + 64 * 4)
+    assert calibration.candidates(context) == [Weighting.TWO_SIDED]
+    assert not plan.weighs_depth(context)
