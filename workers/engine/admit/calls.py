@@ -11,6 +11,8 @@ from workers.engine.admit.dtypes import dtype
 from workers.engine.admit.program import Argument, Call, Reference, Subgraph, TorchConstant
 from workers.engine.errors import Rejected
 
+MAX_NODES = 20_000
+
 _MEMORY_FORMATS = {1: "contiguous_format", 2: "channels_last", 3: "channels_last_3d", 4: "preserve_format"}
 _FLOATS = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
 _KEYWORD = 2
@@ -23,10 +25,14 @@ def parse(nodes: list[Any], known: set[str], *, nested: bool = False) -> tuple[C
 
     `nested` for the body of a scan, which cannot hold another.
 
-    Raises `Rejected`: `unknown_operator`, `unknown_value`, `unsupported_argument`, `malformed`.
+    Raises `Rejected`: `unknown_operator`, `unknown_value`, `unsupported_argument`, `too_complex`,
+    `malformed`.
     """
-    calls = []
+    calls: list[Call] = []
+    count = 0
     for node in nodes:
+        if count >= MAX_NODES:
+            raise _too_complex()
         target = field(node, "target", str)
         if operators.is_assertion(target):
             continue
@@ -37,6 +43,7 @@ def parse(nodes: list[Any], known: set[str], *, nested: bool = False) -> tuple[C
             call = _call(target, node, known)
         claim([name for name in call.results if name is not None], known)
         calls.append(call)
+        count += _size(call)
     return tuple(calls)
 
 
@@ -65,6 +72,19 @@ def mutates(what: str) -> Rejected:
     """The rejection of a model that changes its own state when it runs."""
     return Rejected(
         "mutates_state", f"The model changes its own state when it runs ({show(what)}).", hint=_HINT
+    )
+
+
+def _size(call: Call) -> int:
+    """The number of calls that it stands for: those of a scan's body count as well."""
+    return 1 + sum(len(argument.calls) for argument in call.arguments if isinstance(argument, Subgraph))
+
+
+def _too_complex() -> Rejected:
+    return Rejected(
+        "too_complex",
+        f"The model makes more than {MAX_NODES} calls of operators.",
+        hint="Export recurrent layers as layers and loops as one scan, not step by step.",
     )
 
 
