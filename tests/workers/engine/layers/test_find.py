@@ -73,7 +73,7 @@ class _Inside(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.shared(x)
-        out: Tensor = torch.cond(x.sum() > 0, lambda x: self.yes(x), lambda x: self.shared(x), (x,))
+        out: Tensor = torch.cond(x.sum() > 0, self.yes, self.shared, (x,))
         return out
 
 
