@@ -4,7 +4,7 @@ VENV := .venv
 BENCH := .venv-benchmarks
 BIN := $(VENV)/bin
 
-.PHONY: help install demo serve test test-slow bench bench-language-model bench-selections bench-ablation bench-stages bench-peers bench-greedy lint format types migrate openapi clean
+.PHONY: help install demo serve test test-slow bench bench-language-model bench-selections bench-ablation bench-stages bench-peers bench-greedy bench-intake lint format types migrate openapi clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
@@ -26,7 +26,7 @@ serve: install ## migrate, then broker, API and one worker; Ctrl-C stops them
 test: install ## everything but the slow tests, in two processes
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
 
-test-slow: install ## the slow tests: real cases, faults, big uploads
+test-slow: install ## the slow tests: real cases, faults, big uploads, hostile files, changed files
 	$(BIN)/pytest -m slow
 
 bench: install ## the benchmarks
@@ -56,6 +56,9 @@ bench-peers: install ## us against the peers on the package index, in docs/resul
 
 bench-greedy: install ## the time of aimet-torch's greedy choice of ranks over ours, in docs/results.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers.greedy --cases examples/fashion $(CASES)
+
+bench-intake: install ## what looking at an upload of 500 MB takes, and what others notice, in docs/results.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.intake
 
 lint: install ## style, types and import walls
 	$(BIN)/ruff check .

@@ -18,11 +18,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match
 
 from app.contract.problem import Problem
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 OUTAGES = (OperationalError, InterfaceError, PoolTimeout, StorageError)
 
 _log = structlog.get_logger(__name__)
@@ -164,8 +166,22 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-async def _handle(_request: Request, error: Exception) -> Response:
+async def _handle(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        error.headers = {**(error.headers or {}), "Allow": _allowed(request)}
     return response_to(error)
+
+
+def _allowed(request: Request) -> str:
+    """The methods that an address takes. The framework tells those of the first of its routes alone."""
+    return ", ".join(
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    )
 
 
 async def _handle_disconnect(_request: Request, _error: Exception) -> Response:
@@ -179,7 +195,8 @@ def _translated(error: Exception) -> ApiError:
         case RequestValidationError():
             return _invalid(error)
         case HTTPException():
-            return _FrameworkError(error)
+            unreadable = isinstance(error.__cause__, UnicodeDecodeError | RecursionError)
+            return _invalid_json() if unreadable else _FrameworkError(error)
         case StorageError() | OperationalError() | InterfaceError() | PoolTimeout():
             return _outage(error)
         case OSError(errno=errno.ENOSPC):
@@ -203,14 +220,18 @@ def _outage(error: Exception) -> ApiError:
 def _invalid(error: RequestValidationError) -> ApiError:
     problems = error.errors()
     if isinstance(error.body, bytes) or any(problem["type"] == "json_invalid" for problem in problems):
-        hint = "Send JSON, with the header `Content-Type: application/json`."
-        return Unprocessable("invalid_json", "The body is not valid JSON.", hint=hint)
+        return _invalid_json()
     messages = _readable(problems, error.body)
     # Of a union only the branch that went deepest says what is wrong.
     field = max(messages, key=lambda name: name.count(".") if name else 0)
     related = [name for name in messages if not field.startswith(f"{name}.")]
     detail = " ".join(f"{name or 'body'}: {messages[name]}." for name in related)
     return Unprocessable("invalid_request", detail, field=field or None)
+
+
+def _invalid_json() -> ApiError:
+    hint = "Send JSON, with the header `Content-Type: application/json`."
+    return Unprocessable("invalid_json", "The body is not valid JSON.", hint=hint)
 
 
 def _readable(problems: Any, body: Any) -> dict[str, str]:

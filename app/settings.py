@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     max_attempts: int = Field(5, description="attempts before a job whose worker keeps dying is failed", ge=1)
     job_memory_bytes: int = Field(16 << 30, description="address space of a job's process; 0: no limit", ge=0)
     job_seconds: int = Field(6 * 3600, description="wall-clock limit of one attempt", ge=1)
+    inspection_seconds: int = Field(1800, description="wall-clock limit of one look at an upload", ge=1)
     job_disk_bytes: int = Field(64 << 30, description="what a job's folder may hold; 0: no limit", ge=0)
     sandbox: Literal["", "require", "auto", "off"] = Field(
         "",

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from app.contract.spec import Task
 from workers.engine.data import IGNORED_LABEL
-from workers.engine.graph.outputs import OutputKind, outputs_are
-from workers.engine.measure.quality import log_probabilities
+from workers.engine.graph.outputs import OutputKind, log_probabilities, outputs_are
 from workers.engine.padding import has_positions, real_positions
 from workers.engine.rows import Rows
 from workers.stages.context import Context

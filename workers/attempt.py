@@ -171,6 +171,14 @@ class Attempt:
             raise BlobMissing("an upload was deleted")
         return {role: (upload_id, formats[upload_id]) for role, upload_id in wanted.items()}
 
+    @property
+    def _inspects(self) -> bool:
+        return self._job.kind != "compress"
+
+    def _seconds(self) -> int:
+        settings = self._bench.settings
+        return settings.inspection_seconds if self._inspects else settings.job_seconds
+
     def _threads(self) -> int:
         return self._bench.settings.threads or os.cpu_count() or 1
 
@@ -179,7 +187,7 @@ class Attempt:
         limits = {
             "parent": os.getpid(),
             "memory-bytes": settings.job_memory_bytes,
-            "cpu-seconds": settings.job_seconds * self._threads(),
+            "cpu-seconds": self._seconds() * self._threads(),
             # The largest file a job writes: its model four times, as fine-tuning holds it.
             "file-bytes": 5 * settings.max_upload_bytes,
             "sandbox": settings.resolved_sandbox,
@@ -188,13 +196,13 @@ class Attempt:
 
     def _listen(self, child: ChildProcess, workspace: Workspace) -> Outcome | None:
         """Follow the child to its end, or to the reason to stop it."""
-        deadline = time.monotonic() + self._bench.settings.job_seconds
+        deadline = time.monotonic() + self._seconds()
         watch = Watch(workspace.root, child.pid, self._bench.settings.job_disk_bytes)
         for message in child.messages(_TICK_SECONDS):
             if message is not None:
                 self._take(message, workspace)
             if time.monotonic() > deadline:
-                return Ending.failed(problems.TIME_LIMIT)
+                return self._out_of_time()
             if (excess := watch.excess()) is not None:
                 return Ending.failed(excess)
             if (interruption := self._interruption(message)) is not None:
@@ -248,10 +256,22 @@ class Attempt:
             return Ending.failed(self._said.problem)
         if self._said is None or status != 0:
             _log.warning("job %s: its process ended with status %d", self._job.lease.job_id, status)
-            return _death(status)
+            return self._death(status)
         result = _RESULTS[self._job.kind].model_validate_json(workspace.result())
         made = self._patiently(workspace.store_artifacts)
         return Ending.succeeded(_document(result), made)
+
+    def _death(self, status: int) -> Outcome:
+        """What a process that ended by itself, with nothing said, died of."""
+        if status == -signal.SIGXCPU:
+            return self._out_of_time()
+        if status == OUT_OF_MEMORY and self._inspects:  # and would be again: a file that is made for it
+            return Ending.failed(problems.HEAVY_FILE)
+        causes = {OUT_OF_MEMORY: problems.OUT_OF_MEMORY, -signal.SIGKILL: problems.KILLED}
+        return Died(causes.get(status, problems.INTERNAL_ERROR))
+
+    def _out_of_time(self) -> Ending:
+        return Ending.failed(problems.SLOW_FILE if self._inspects else problems.TIME_LIMIT)
 
     def _settled(self, outcome: Outcome) -> Outcome:
         """Store the last news; a cancellation or a loss that comes to light outweighs the outcome."""
@@ -291,13 +311,6 @@ def sweep(bench: Bench) -> None:
         ended = stored - set(connection.scalars(sa.select(Job.id).where(going)))
     for job_id in ended:
         bench.store.delete_prefix(f"checkpoints/{job_id}")
-
-
-def _death(status: int) -> Outcome:
-    if status == -signal.SIGXCPU:
-        return Ending.failed(problems.TIME_LIMIT)
-    causes = {OUT_OF_MEMORY: problems.OUT_OF_MEMORY, -signal.SIGKILL: problems.KILLED}
-    return Died(causes.get(status, problems.INTERNAL_ERROR))
 
 
 def _told(verdict: Verdict) -> Outcome:

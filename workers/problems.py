@@ -31,6 +31,16 @@ TIME_LIMIT = Problem.of(
     "The job took longer than a job may take on this server.",
     hint="Use fewer epochs or less data, or raise RANKFOLD_JOB_SECONDS on the worker.",
 )
+HEAVY_FILE = Problem.of(
+    "out_of_memory",
+    "Reading the file needs more memory than a job may have on this server.",
+    hint="Upload a smaller model or data set, or raise RANKFOLD_JOB_MEMORY_BYTES on the worker.",
+)
+SLOW_FILE = Problem.of(
+    "time_limit",
+    "Reading the file took longer than it may on this server.",
+    hint="Upload a smaller model or data set, or raise RANKFOLD_INSPECTION_SECONDS on the worker.",
+)
 DISK_LIMIT = Problem.of(
     "disk_limit",
     "The job wrote more files than a job may on this server, or larger ones.",

@@ -16,7 +16,7 @@ from app.blobs import open_store
 from app.db.session import make_engine
 from app.queue.doorbell import TASK, make_celery
 from app.queue.janitor import Janitor
-from app.queue.lifecycle import claim
+from app.queue.lifecycle import answer
 from app.settings import get_settings
 from workers.attempt import CHILD, Attempt, Bench
 from workers.patience import patiently
@@ -76,11 +76,11 @@ def _start_janitor(**_: Any) -> None:
 
 @celery.task(name=TASK)  # type: ignore[untyped-decorator]  # Celery has no types
 def run(job_id: str) -> None:
-    """Answer a bell; does nothing if the job is another's, cancelled or gone."""
+    """Answer a bell, which rings for one job and is heard for the oldest; does nothing if none waits."""
     if is_stopping():
         return
     bench = _bench()
     owner = f"{socket.gethostname()}:{os.getpid()}"
-    job = patiently(lambda: claim(bench.engine, job_id, owner, bench.settings.lease_seconds), is_stopping)
+    job = patiently(lambda: answer(bench.engine, job_id, owner, bench.settings.lease_seconds), is_stopping)
     if job is not None:
         Attempt(bench, job).run()

@@ -140,7 +140,7 @@ class BudgetRanks(Contract):
     """One global allocation over all layers that meets `target` with the least loss. Blind to how the errors
     of several layers act together: their losses are added up."""
 
-    selection: Literal["budget"] = "budget"
+    selection: Literal["budget"]
 
 
 class FractionRanks(Contract):
@@ -250,7 +250,7 @@ class JobSpec(Contract):
     target: Target = Target()
     methods: Annotated[list[Decomposition], Field(min_length=1)] = list(DEFAULT_METHODS)
     calibration: Calibration = Calibration()
-    ranks: Ranks = BudgetRanks()
+    ranks: Ranks = BudgetRanks(selection="budget")
     layers: Annotated[list[LayerRule], Field(max_length=1000)] = []
     finetune: Finetune = Finetune()
     outputs: Annotated[list[Output], Field(min_length=1)] = [Output.PT2, Output.ONNX]

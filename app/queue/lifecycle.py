@@ -151,6 +151,23 @@ def request_cancel(connection: Connection, job_id: str) -> bool:
     return bool(rows) or connection.scalar(sa.select(Job.id).where(running)) is not None
 
 
+def answer(engine: Engine, job_id: str, owner: str, lease_seconds: float) -> Claimed | None:
+    """Take the oldest job that waits in the queue of `job_id`, for which it rang; None: none waits.
+
+    Bells are in no order: a job whose turn came while its queue was full is rung for later than younger ones.
+    """
+    queue = sa.select(Job.queue).where(Job.id == job_id).scalar_subquery()
+    waiting = (Job.queue == queue) & (Job.status == JobStatus.QUEUED) & ~Job.cancel_requested
+    oldest = sa.select(Job.id).where(waiting).order_by(Job.created_at, Job.id).limit(1)
+    while True:
+        with reading(engine) as connection:
+            found = connection.scalar(oldest)
+        if found is None:
+            return None
+        if (claimed := claim(engine, found, owner, lease_seconds)) is not None:
+            return claimed
+
+
 def claim(engine: Engine, job_id: str, owner: str, lease_seconds: float) -> Claimed | None:
     """Take a queued job; None: another worker has it, it was cancelled or it is gone."""
     take = (

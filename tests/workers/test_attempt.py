@@ -17,6 +17,7 @@ from tests.app.queue.jobs import add_job, add_upload, events_of, expire, row_of,
 from tests.processes import wait_until
 from tests.workers import fake_child
 from workers.attempt import Attempt, Bench
+from workers.child import OUT_OF_MEMORY
 from workers.workspace import Workspace
 
 _NEEDS_PROC = pytest.mark.skipif(sys.platform != "linux", reason="this system has no /proc")
@@ -227,6 +228,22 @@ def test_a_worker_takes_the_next_job_after_a_bomb(bench: Bench, tmp_path: Path) 
     once = replace(bench, settings=bench.settings.model_copy(update={"max_attempts": 1}))
     assert attempt(once, new_job(bench, tmp_path, fake_child.EAT_MEMORY)).problem["code"] == "out_of_memory"
     assert attempt(once, new_job(bench, tmp_path)).status == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [("import time; time.sleep(600)", "time_limit"), (f"raise SystemExit({OUT_OF_MEMORY})", "out_of_memory")],
+)
+def test_a_file_that_is_a_bomb_is_rejected_at_the_first_attempt(
+    code: str, expected: str, bench: Bench, tmp_path: Path
+) -> None:
+    settings = bench.settings.model_copy(update={"inspection_seconds": 2})
+    strict = replace(bench, settings=settings, child=(sys.executable, "-c", code))
+    upload_id = put_upload(bench, tmp_path)
+    row = attempt(strict, add_job(bench.engine, "inspect_model", upload_id=upload_id))
+    upload = upload_of(bench.engine, upload_id)
+    assert (row.attempt, upload.status, upload.problem["code"]) == (1, "rejected", expected)
+    assert "file" in upload.problem["detail"]
 
 
 def test_what_a_job_prints_is_logged_up_to_a_bound_and_cannot_pass_for_anything_else(

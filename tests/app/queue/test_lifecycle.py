@@ -19,6 +19,7 @@ from app.queue.lifecycle import (
     Made,
     Pulse,
     Verdict,
+    answer,
     claim,
     due,
     finish,
@@ -229,3 +230,18 @@ def test_two_reapers_requeue_a_job_once(engine: Engine) -> None:
         taken = sum(pool.map(lambda _: reap(engine, 5), range(4)))
     assert taken == 1
     assert events_of(engine, job_id).count("requeued") == 1
+
+
+def test_a_bell_is_answered_with_the_oldest_job_of_its_queue(engine: Engine) -> None:
+    elsewhere = add_job(engine, queue="gpu")
+    waiting = [add_job(engine) for _ in range(3)]
+    cancelled, *others = waiting
+    with writing(engine) as connection:
+        request_cancel(connection, cancelled)
+    for expected in others:
+        job = answer(engine, waiting[2], "a worker", 30.0)
+        assert job is not None
+        assert job.lease.job_id == expected
+    assert answer(engine, waiting[2], "a worker", 30.0) is None
+    assert answer(engine, "job_gone", "a worker", 30.0) is None
+    assert row_of(engine, elsewhere).status == "queued"

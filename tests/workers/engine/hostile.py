@@ -1,5 +1,6 @@
 """Tools to forge archives: every hostile file is made by the test that needs it."""
 
+import io
 import json
 import zipfile
 from collections.abc import Callable
@@ -21,10 +22,17 @@ def unpack(path: Path) -> Entries:
 
 def pack(path: Path, entries: Entries, compression: int = zipfile.ZIP_STORED) -> Path:
     """A zip of these entries."""
-    with zipfile.ZipFile(path, "w", compression) as archive:
+    path.write_bytes(packed(entries, compression))
+    return path
+
+
+def packed(entries: Entries, compression: int = zipfile.ZIP_STORED) -> bytes:
+    """The bytes of a zip of these entries."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, data in entries.items():
             archive.writestr(zipfile.ZipInfo(name), data, compression)
-    return path
+    return buffer.getvalue()
 
 
 def edit_json(entries: Entries, suffix: str, change: Callable[[Any], object]) -> Entries:

@@ -5,16 +5,19 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import IO, BinaryIO, TypeVar
 
 from workers.engine.errors import Rejected
 
 MAX_ENTRIES = 20_000
 MAX_DIRECTORY_BYTES = 16 << 20
+
+_PART = 1 << 20  # bytes read at once
 
 _END = struct.Struct("<4s4H2LH")
 _END64_LOCATOR_SIZE = 20
@@ -74,18 +77,16 @@ class Archive:
             raise Rejected("too_large", f"The entry {show(name)} holds more than {limit} bytes.")
         return _readable(lambda: self._zip.read(self._entry(name)), name)
 
-    def read_into(self, name: str, buffer: memoryview) -> None:
-        """Fill `buffer`, as long as the entry, with its bytes, checksum verified."""
+    def read_into(self, name: str, buffers: Iterable[memoryview], skip: int = 0) -> None:
+        """Fill one buffer after the other with an entry's bytes after the first `skip`, checksum verified.
 
-        def fill() -> None:
-            filled = 0
-            for part in self._chunks(name):
-                buffer[filled : filled + len(part)] = part
-                filled += len(part)
-            if filled != len(buffer):
-                raise EOFError
-
-        _readable(fill, name)
+        A buffer is asked for when the one before is full. Raises `Rejected` unless the last ends the entry.
+        """
+        with _readable(partial(self._zip.open, self._entry(name)), name) as stream:
+            _readable(partial(stream.read, skip), name)
+            for buffer in buffers:
+                _readable(partial(_fill, stream, buffer), name)
+            _readable(partial(_demand_end, stream), name)
 
     def chunks(self, name: str, skip: int = 0) -> Iterator[bytes]:
         """An entry's bytes after the first `skip`, in parts of a mebibyte; raises `Rejected` on damage."""
@@ -115,7 +116,7 @@ class Archive:
     def _chunks(self, name: str, skip: int = 0) -> Iterator[bytes]:
         with self._zip.open(self._entry(name)) as stream:
             stream.read(skip)
-            while part := stream.read(1 << 20):
+            while part := stream.read(_PART):
                 yield part
 
     def _entry(self, name: str) -> zipfile.ZipInfo:
@@ -204,6 +205,21 @@ def _check_entry(entry: zipfile.ZipInfo, rules: Rules) -> None:
         )
     if entry.compress_type == zipfile.ZIP_STORED and entry.file_size != entry.compress_size:
         raise Rejected("corrupt_archive", f"The archive is damaged at {show(name)}.")
+
+
+def _fill(stream: IO[bytes], buffer: memoryview) -> None:
+    filled = 0
+    while filled < len(buffer):
+        part = stream.read(min(_PART, len(buffer) - filled))
+        if not part:
+            raise EOFError
+        buffer[filled : filled + len(part)] = part
+        filled += len(part)
+
+
+def _demand_end(stream: IO[bytes]) -> None:
+    if stream.read(1):
+        raise EOFError
 
 
 def _is_plain_name(name: str) -> bool:

@@ -11,12 +11,13 @@ from workers.engine.admit.dtypes import dtype
 from workers.engine.admit.program import Argument, Call, Reference, Subgraph, TorchConstant
 from workers.engine.errors import Rejected
 
+MAX_NODES = 20_000
+MAX_DEPTH = 4  # of graphs in one another
+MAX_SUBGRAPHS = 256
+
 _MEMORY_FORMATS = {1: "contiguous_format", 2: "channels_last", 3: "channels_last_3d", 4: "preserve_format"}
 _FLOATS = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
 _KEYWORD = 2
-MAX_DEPTH = 4
-"""How deep graphs may lie in one another."""
-MAX_SUBGRAPHS = 256
 _Readers = Mapping[str, Callable[[object, set[str]], Argument]]
 _HINT = "Call eval() on the model before exporting it."
 
@@ -26,11 +27,14 @@ def parse(nodes: list[Any], known: set[str], *, depth: int = 0, loops: bool = Tr
 
     `depth` is in how many other graphs this one lies; `loops` whether it may hold a scan.
 
-    Raises `Rejected`: `unknown_operator`, `unknown_value`, `unsupported_argument`, `malformed`, `too_deep`,
-    `too_many_entries`.
+    Raises `Rejected`: `unknown_operator`, `unknown_value`, `unsupported_argument`, `too_complex`, `too_deep`,
+    `malformed`.
     """
-    calls = []
+    calls: list[Call] = []
+    count = 0
     for node in nodes:
+        if count >= MAX_NODES:
+            raise _too_complex()
         target = field(node, "target", str)
         if operators.is_assertion(target):
             continue
@@ -41,8 +45,9 @@ def parse(nodes: list[Any], known: set[str], *, depth: int = 0, loops: bool = Tr
             call = _call(target, node, known, _READERS)
         claim([name for name in call.results if name is not None], known)
         calls.append(call)
-    if depth == 0 and sum(map(_count, calls)) > MAX_SUBGRAPHS:
-        raise Rejected("too_many_entries", f"The model holds more than {MAX_SUBGRAPHS} graphs in its graph.")
+        count += _size(call)
+    if sum(map(_graphs, calls)) > MAX_SUBGRAPHS:
+        raise Rejected("too_complex", f"The model holds more than {MAX_SUBGRAPHS} graphs in its graph.")
     return tuple(calls)
 
 
@@ -71,6 +76,28 @@ def mutates(what: str) -> Rejected:
     """The rejection of a model that changes its own state when it runs."""
     return Rejected(
         "mutates_state", f"The model changes its own state when it runs ({show(what)}).", hint=_HINT
+    )
+
+
+def _size(call: Call) -> int:
+    """The number of calls that it stands for: those of the graphs in it count as well."""
+    return 1 + sum(_size(inner) for graph in _bodies(call) for inner in graph.calls)
+
+
+def _graphs(call: Call) -> int:
+    """How many graphs a call holds, those inside of them included."""
+    return sum(1 + sum(map(_graphs, graph.calls)) for graph in _bodies(call))
+
+
+def _bodies(call: Call) -> list[Subgraph]:
+    return [argument for argument in call.arguments if isinstance(argument, Subgraph)]
+
+
+def _too_complex() -> Rejected:
+    return Rejected(
+        "too_complex",
+        f"The model makes more than {MAX_NODES} calls of operators.",
+        hint="Export recurrent layers as layers and loops as one scan, not step by step.",
     )
 
 
@@ -162,12 +189,6 @@ def _subgraphs(depth: int, loops: bool) -> _Readers:
         return Subgraph(inputs, calls, outputs)
 
     return {"as_graph": read}
-
-
-def _count(call: Call) -> int:
-    """How many graphs a call holds, those inside of them included."""
-    bodies = [argument for argument in call.arguments if isinstance(argument, Subgraph)]
-    return len(bodies) + sum(_count(inner) for body in bodies for inner in body.calls)
 
 
 def _tensor_name(document: object) -> str:

@@ -15,7 +15,7 @@ from workers.engine.data import Batch
 from workers.engine.errors import EngineError
 from workers.engine.graph import surgery
 from workers.engine.graph.network import Network
-from workers.engine.graph.outputs import OutputKind, outputs_are
+from workers.engine.graph.outputs import OutputKind, log_probabilities, outputs_are
 from workers.engine.layers.base import Layer
 from workers.engine.padding import has_positions, real_positions
 
@@ -159,14 +159,6 @@ def _score(outputs: Tensor, goal: Goal, kind: OutputKind, generator: torch.Gener
         scale = outputs.detach().square().sum() / len(outputs)
         noise = torch.randn(outputs.shape, generator=generator).to(outputs)
         return (outputs * noise).sum() / scale.clamp_min(torch.finfo(outputs.dtype).tiny).sqrt()
-    likelihoods = _log_probabilities(outputs, kind).flatten(0, -2)
+    likelihoods = log_probabilities(outputs, kind).flatten(0, -2)
     drawn = torch.multinomial(likelihoods.detach().exp().cpu(), 1, generator=generator)
     return likelihoods.gather(1, drawn.to(likelihoods.device)).sum()
-
-
-def _log_probabilities(outputs: Tensor, kind: OutputKind) -> Tensor:
-    if kind == "logits":
-        return outputs.log_softmax(-1)
-    if kind == "log_probabilities":
-        return outputs
-    return outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log()

@@ -1,8 +1,6 @@
 """An admitted program as a module that torch.export can trace."""
 
 import inspect
-import math
-import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from operator import attrgetter
@@ -24,8 +22,8 @@ from workers.engine.admit.program import (
     names_in,
 )
 from workers.engine.errors import Rejected
+from workers.engine.formats.arithmetic import arithmetic
 
-_SYMBOLIC_PACKAGES = {"_operator": operator, "math": math, "torch": torch}
 # What the arguments that tell training from evaluation become: an upload is always read in evaluation mode.
 _EVALUATION: dict[str, Argument] = {"train": False, "training": False, "dropout_p": 0.0}
 
@@ -131,10 +129,10 @@ def _register(root: nn.Module, state: State, tensor: Tensor) -> None:
 def _resolve(target: str) -> _Operator:
     if target in _NESTED:
         return _NESTED[target]
-    package, _, name = target.rpartition(".")
-    if package in _SYMBOLIC_PACKAGES:
-        symbolic: _Operator = getattr(_SYMBOLIC_PACKAGES[package], name)
+    symbolic = arithmetic(target)
+    if symbolic is not None:
         return symbolic
+    package, _, name = target.rpartition(".")
     packet = getattr(torch.ops.aten, package.rpartition(".")[2], None)
     if packet is None or name not in packet.overloads():
         raise Rejected("unknown_operator", f"This release of torch has no operator {target!r}.")

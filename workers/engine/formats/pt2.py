@@ -73,7 +73,7 @@ def _tensors(program: Program, archive: Archive) -> dict[str, Tensor]:
 
 def _storage(entry: str, archive: Archive) -> Tensor:
     storage = torch.empty(archive.size(entry), dtype=torch.uint8)
-    archive.read_into(entry, storage.numpy().data)
+    archive.read_into(entry, [storage.numpy().data])
     return storage
 
 

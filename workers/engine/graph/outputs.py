@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+import torch
+from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import Node
 
@@ -67,3 +69,14 @@ def _name(node: Node) -> str:
     return (
         str(node.target.overloadpacket).removeprefix("aten.") if isinstance(node.target, OpOverload) else ""
     )
+
+
+def log_probabilities(outputs: Tensor, kind: OutputKind) -> Tensor:
+    """Of outputs (…, classes), whatever they are."""
+    if kind == "logits":
+        return outputs.log_softmax(-1)
+    if kind == "log_probabilities":
+        return outputs
+    # a softmax underflows to zero where the true probability is below its smallest number
+    tiny = max(torch.finfo(dtype).tiny for dtype in (outputs.dtype, torch.float32))
+    return outputs.clamp_min(tiny).log()

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from workers.engine.data import IGNORED_LABEL
 from workers.engine.errors import EngineError
 from workers.engine.graph.network import Network
-from workers.engine.graph.outputs import OutputKind
+from workers.engine.graph.outputs import OutputKind, log_probabilities
 from workers.engine.measure.chunks import row_chunks
 from workers.engine.padding import has_positions
 from workers.engine.rows import Rows
@@ -199,16 +199,6 @@ def _losses(outputs: Tensor, targets: Tensor, counts: Tensor, kind: OutputKind) 
     likelihoods = log_probabilities(outputs.double(), kind).gather(-1, labels[..., None]).squeeze(-1)
     likelihoods = likelihoods.masked_fill(outputs.isnan().any(-1), math.nan).where(counts, 0.0)
     return -likelihoods.reshape(len(targets), -1).sum(1)
-
-
-def log_probabilities(outputs: Tensor, kind: OutputKind) -> Tensor:
-    """Of outputs (…, classes), whatever they are."""
-    if kind == "logits":
-        return outputs.log_softmax(-1)
-    if kind == "log_probabilities":
-        return outputs
-    # a single-precision softmax underflows to zero where the true probability is below the smallest number
-    return outputs.clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
 def _mean_and_half_width(sums: Tensor, counts: Tensor) -> tuple[float, float]:

@@ -192,3 +192,16 @@ def test_an_entry_beyond_the_limit_is_not_read(good: Path) -> None:
 def test_a_missing_entry_is_named(good: Path) -> None:
     with open_archive(good, Rules()) as opened:
         assert "'a/three'" in rejection(lambda _: opened.size("a/three"), good).detail
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_an_entry_is_read_into_buffers_one_after_the_other(compression: int, tmp_path: Path) -> None:
+    path = pack(tmp_path / "file", {"a": bytes(range(100))}, compression)
+    buffers = [bytearray(60), bytearray(0), bytearray(30)]
+    with open_archive(path, Rules(deflate=True)) as opened:
+        opened.read_into("a", map(memoryview, buffers), skip=10)
+        assert b"".join(buffers) == bytes(range(10, 100))
+        for lengths in ([89], [91], []):
+            parts = [memoryview(bytearray(length)) for length in lengths]
+            found = rejection(lambda _, parts=parts: opened.read_into("a", parts, skip=10), path)  # type: ignore[misc]
+            assert found.code == "corrupt_archive"

@@ -138,6 +138,16 @@ def test_a_huge_document_is_refused_before_it_is_parsed(
     assert rejected(good, tmp_path).code == "too_large"
 
 
+def test_a_graph_of_very_many_calls_is_refused(
+    good: Entries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = len(admit(pack(tmp_path / "good.pt2", good)).calls)
+    monkeypatch.setattr("workers.engine.admit.calls.MAX_NODES", calls)
+    assert admit(tmp_path / "good.pt2").inputs
+    monkeypatch.setattr("workers.engine.admit.calls.MAX_NODES", calls - 1)
+    assert rejected(good, tmp_path).code == "too_complex"
+
+
 def weight(document: Any) -> Any:
     return document["config"]["fc.weight"]
 

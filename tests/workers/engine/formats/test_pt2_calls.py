@@ -250,7 +250,8 @@ class Sheltered(nn.Module):
             y = self.first(x) * 2
             with torch.autocast("cpu", enabled=False):
                 y = self.second(y.float())
-        return x + y
+        result: Tensor = x + y
+        return result
 
 
 def test_graphs_under_settings_that_change_nothing_are_laid_open(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +16,18 @@ from torch._higher_order_ops.while_loop import while_loop
 
 from tests.workers.engine.formats.zoo import BATCH, ZOO
 from tests.workers.engine.hostile import Entries, edit_json, pack, rejection, unpack
+from tests.workers.engine.mutations import mutate, places
+from tests.workers.engine.pt2_forgeries import (
+    IGNORED,
+    MODEL,
+    REFUSED,
+    body_of,
+    graph_module,
+    hide_scan_in_scan,
+    scan_of,
+)
 from workers.engine.errors import Rejected
 from workers.engine.formats import pt2
-
-MODEL = "models/model.json"
 
 
 @pytest.fixture(scope="module")
@@ -38,65 +45,6 @@ class Canary:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (self.path,)
-
-
-def graph_module(document: Any) -> Any:
-    return document["graph_module"]
-
-
-def poison_guards(document: Any, code: str) -> None:
-    document["guards_code"] = [code]
-
-
-def poison_verifiers(document: Any, code: str) -> None:
-    document["verifiers"] = [code]
-
-
-def poison_treespec(document: Any, code: str) -> None:
-    spec = json.dumps([1, {"type": "enum", "context": {"__enum__": True, "fqn": code}, "children_spec": []}])
-    graph_module(document)["module_call_graph"][0]["signature"].update(in_spec=spec, out_spec=code)
-
-
-def poison_metadata(document: Any, code: str) -> None:
-    graph_module(document)["metadata"] = {"custom": code}
-    for node in graph_module(document)["graph"]["nodes"]:
-        node["metadata"] = {"stack_trace": code, "nn_module_stack": code, "custom": code, "torch_fn": code}
-
-
-def poison_argument_names(document: Any, code: str) -> None:
-    graph_module(document)["module_call_graph"][0]["signature"]["forward_arg_names"] = [code]
-
-
-def poison_expressions(document: Any, code: str) -> None:
-    for value in graph_module(document)["graph"]["tensor_values"].values():
-        for size in value["sizes"]:
-            if "as_expr" in size:
-                size["as_expr"]["expr_str"] = code
-
-
-def poison_inputs(document: Any, code: str) -> None:
-    graph = graph_module(document)["graph"]
-    name = f"x=[{code}]"
-    graph["tensor_values"][name] = graph["tensor_values"]["input"]
-    graph_module(document)["signature"]["input_specs"][-1]["user_input"]["arg"]["as_tensor"]["name"] = name
-
-
-def poison_parameters(document: Any, code: str) -> None:
-    graph_module(document)["signature"]["input_specs"][0]["parameter"]["parameter_name"] = f"w;{code}"
-
-
-def poison_operators(document: Any, code: str) -> None:
-    graph_module(document)["graph"]["nodes"][0]["target"] = code
-
-
-IGNORED = [poison_guards, poison_verifiers, poison_metadata, poison_argument_names]
-REFUSED = {
-    poison_treespec: "unsupported_input",
-    poison_expressions: "unsupported_dimension",
-    poison_inputs: "hostile_name",
-    poison_parameters: "hostile_name",
-    poison_operators: "unknown_operator",
-}
 
 
 @pytest.mark.parametrize("poison", [*IGNORED, *REFUSED])
@@ -141,9 +89,13 @@ def test_pickles_are_never_loaded(entry: str, pickled: bool, good: Entries, tmp_
     assert not canary.exists()
 
 
+def _poisoned(poison: Callable[[Any, str], None], document: Any) -> None:
+    poison(document, "exit()")
+
+
 def test_a_good_file_is_read_after_every_attack(good: Entries, tmp_path: Path) -> None:
     for poison in REFUSED:
-        entries = edit_json(good, MODEL, functools.partial(poison, code="exit()"))
+        entries = edit_json(good, MODEL, functools.partial(_poisoned, poison))
         rejection(pt2.read, pack(tmp_path / "forged.pt2", entries))
         assert pt2.read(pack(tmp_path / "good.pt2", good))(torch.ones(2, 6)).shape == (2, 3)
 
@@ -215,20 +167,6 @@ def looping(tmp_path_factory: pytest.TempPathFactory) -> Entries:
     path = tmp_path_factory.mktemp("looping") / "model.pt2"
     ZOO["scan"].save(path)
     return unpack(path)
-
-
-def scan_of(document: Any) -> Any:
-    nodes = graph_module(document)["graph"]["nodes"]
-    (found,) = (node for node in nodes if node["target"].endswith(".scan"))
-    return found
-
-
-def body_of(document: Any) -> Any:
-    return scan_of(document)["inputs"][0]["arg"]["as_graph"]["graph"]
-
-
-def hide_scan_in_scan(document: Any) -> None:
-    body_of(document)["nodes"][0] = scan_of(copy.deepcopy(document))
 
 
 def read_from_outside(document: Any) -> None:
@@ -314,7 +252,7 @@ CHOICES: list[tuple[Callable[[Any], object], str]] = [
     (lambda d: nest(d, 5), "too_deep"),
     (lambda d: nest(d, 1, "scan"), "unknown_operator"),
     (lambda d: nest(d, 1, "while_loop"), "unknown_operator"),
-    (lambda d: repeat(d, 200), "too_many_entries"),
+    (lambda d: repeat(d, 200), "too_complex"),
     (lambda d: way_of(d)["nodes"][0]["inputs"][0]["arg"]["as_tensor"].update(name="gt"), "unknown_value"),
     (lambda d: way_of(d)["nodes"][0].update(target="torch.ops.aten.from_file.default"), "unknown_operator"),
     (lambda d: way_of(d, 2)["inputs"].append({"as_tensor": {"name": "more"}}), "malformed"),
@@ -353,7 +291,7 @@ class Counting(nn.Module):
 
 class Repeating(nn.Module):
     def forward(self, x: Tensor) -> Any:
-        return while_loop(lambda x: x.sum() < 100, lambda x: (x * 2,), (x,))
+        return while_loop(lambda x: x.sum() < 100, lambda x: (x * 2,), (x,))  # type: ignore[no-untyped-call]
 
 
 class Casting(nn.Module):
@@ -392,30 +330,6 @@ JUNK = st.one_of(
     st.just({"as_tensor": {"name": "input"}}),
     st.just([{"as_int": 1}] * 3),
 )
-
-
-def places(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The paths to everything inside a JSON document."""
-    items = document.items() if isinstance(document, dict) else enumerate(document)
-    found: list[tuple[Any, ...]] = []
-    for key, value in items:
-        found.append((*path, key))
-        if isinstance(value, (dict, list)):
-            found += places(value, (*path, key))
-    return found
-
-
-def mutate(document: Any, place: tuple[Any, ...], value: Any, how: str) -> None:
-    for key in place[:-1]:
-        document = document[key]
-    if how == "replace":
-        document[place[-1]] = value
-    elif how == "remove":
-        del document[place[-1]]
-    elif isinstance(document, list):
-        document.append(document[place[-1]])
-    else:
-        document[str(value)] = document[place[-1]]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """An uploaded Hugging Face folder as a network."""
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from workers.engine.admit import hf_folder
 from workers.engine.admit.archive import Archive
 from workers.engine.admit.hf_config import Config
 from workers.engine.admit.hf_folder import Folder, Shard
+from workers.engine.admit.safetensors import Span
 from workers.engine.errors import Rejected
 from workers.engine.formats.hf.library import library
 from workers.engine.formats.hf.signatures import (
@@ -119,23 +120,29 @@ def _demand_size(kind: Any, config: Any, folder: Folder) -> None:
 
 
 def _weights(shards: Iterable[Shard], archive: Archive) -> dict[str, Tensor]:
-    """Every array as a tensor of its own, in single precision where it has fractions."""
-    weights = {}
+    """Every array as a tensor of its own, in single precision where it has fractions; none is held twice."""
+    weights: dict[str, Tensor] = {}
     for shard in shards:
-        data = torch.empty(archive.size(shard.entry), dtype=torch.uint8)
-        archive.read_into(shard.entry, data.numpy().data)
+        begin = shard.arrays[0].begin if shard.arrays else archive.size(shard.entry)
+        archive.read_into(shard.entry, _buffers(shard.arrays, weights), skip=begin)
         for array in shard.arrays:
-            dtype = getattr(torch, array.dtype)
-            if not dtype.is_floating_point and array.name.endswith(".weight"):
-                raise Rejected(
-                    "integer_weights",
-                    f"The weight {array.name} is of the dtype {array.dtype}: quantised weights are not read.",
-                    hint="Upload the model as it was before it was quantised.",
-                    layer=array.name.rpartition(".")[0],
-                )
-            values = data[array.begin : array.end].clone().view(dtype).reshape(array.shape)
-            weights[array.name] = values.float() if dtype.is_floating_point else values
+            values = weights[array.name].view(getattr(torch, array.dtype)).reshape(array.shape)
+            weights[array.name] = values.float() if values.is_floating_point() else values
     return weights
+
+
+def _buffers(arrays: Iterable[Span], weights: dict[str, Tensor]) -> Iterator[memoryview]:
+    """Where the bytes of one array after the other go; each is put into `weights` as it is asked for."""
+    for array in arrays:
+        if not getattr(torch, array.dtype).is_floating_point and array.name.endswith(".weight"):
+            raise Rejected(
+                "integer_weights",
+                f"The weight {array.name} is of the dtype {array.dtype}: quantised weights are not read.",
+                hint="Upload the model as it was before it was quantised.",
+                layer=array.name.rpartition(".")[0],
+            )
+        weights[array.name] = torch.empty(array.end - array.begin, dtype=torch.uint8)
+        yield weights[array.name].numpy().data
 
 
 def _demand_agreement(info: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,68 @@
+"""One step of looking at an upload, in a process that holds nothing else.
+
+    python -m benchmarks.intake_steps hash|admit|read|inspect FILE
+
+Prints the processor's seconds, of the step and of what it starts.
+"""
+
+import hashlib
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+STEPS = ("hash", "admit", "read", "inspect")
+"""Reading and hashing, as the API does; admission; a network or ranges of values; the whole inspection."""
+
+
+def measured(step: str, path: Path) -> float:
+    """Processor seconds of a step and of what it starts."""
+    work = _prepared(step, path)
+    began = _processor_seconds()
+    work()
+    return _processor_seconds() - began
+
+
+def _processor_seconds() -> float:
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def _prepared(step: str, path: Path) -> Callable[[], object]:
+    """A step, everything that it needs imported."""
+    kind, is_model = path.suffix[1:], path.suffix in (".pt2", ".onnx", ".zip")
+    if step == "hash":
+        return lambda: _hashed(path)
+    if step == "admit":
+        return _admission(path)
+    from workers.engine.formats import arrays  # noqa: PLC0415
+    from workers.stages import inspect  # noqa: PLC0415
+    from workers.stages.context import read_model  # noqa: PLC0415
+
+    if step == "read":
+        return lambda: read_model(path, kind) if is_model else arrays.inspect(path, kind)
+    return lambda: inspect.model(path, kind) if is_model else inspect.dataset(path, kind)
+
+
+def _hashed(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _admission(path: Path) -> Callable[[], object]:
+    from workers.engine.admit import hf_folder, onnx, pt2, safetensors  # noqa: PLC0415
+
+    if path.suffix == ".onnx":
+        return lambda: onnx.admit(path)
+    admit: Any = {".pt2": pt2.admit, ".zip": hf_folder.admit, ".safetensors": safetensors.admit}[path.suffix]
+
+    def admitted() -> None:
+        with admit(path):
+            pass
+
+    return admitted
+
+
+if __name__ == "__main__":
+    print(measured(sys.argv[1], Path(sys.argv[2])))
