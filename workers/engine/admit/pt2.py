@@ -36,7 +36,10 @@ _KNOWN_ENTRY = re.compile(
     r"|\.format_version|\.storage_alignment",
     re.ASCII,
 )
-_LEGACY_ENTRY = re.compile(r"serialized_(exported_program\.json|state_dict\.\w+)|.*weights/\w+\.pt", re.ASCII)
+_LEGACY_ENTRY = re.compile(  # torch up to 2.7, with a folder or without; torch 2.8
+    r"(.*/)?serialized_(exported_program\.json|(state_dict|constants)\.\w+)|.*(weights|constants)/\w+\.pt",
+    re.ASCII,
+)
 _NATIVE_ENTRY = re.compile(r"data/aotinductor/.*|.*\.(so|dll|dylib|o|a)(\.\d+)*", re.IGNORECASE)
 
 
@@ -88,8 +91,9 @@ def _check_header(archive: Archive, root: str) -> None:
 def _outdated() -> Rejected:
     return Rejected(
         "unsupported_version",
-        "The file was written by a release of torch whose format is not supported.",
-        hint="Export it again with torch 2.13.",
+        "The file was written by a release of torch before 2.9, which stored the weights as a pickle.",
+        hint="Save it anew with torch 2.9 to 2.13, by torch.export.save(torch.export.load(file), file), or "
+        "export the model again.",
     )
 
 
@@ -158,8 +162,13 @@ def _extent(payload: Payload) -> int:
 
 
 def _program(document: dict[str, Any], payloads: dict[str, dict[str, Payload]]) -> Program:
-    if field(field(document, "schema_version", dict), "major", int) != SCHEMA:
-        raise _outdated()
+    major = field(field(document, "schema_version", dict), "major", int)
+    if major != SCHEMA:
+        raise Rejected(
+            "unsupported_version",
+            f"The file was written by a release of torch whose format ({major}) is not supported.",
+            hint="Export the model again with torch 2.9 to 2.13.",
+        )
     module = field(document, "graph_module", dict)
     graph = field(module, "graph", dict)
     inputs, arguments, states = _taken(module, field(document, "range_constraints", dict), payloads)

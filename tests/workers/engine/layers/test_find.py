@@ -106,15 +106,12 @@ def test_the_weights_of_a_loop_stay_dense_and_are_counted(tmp_path: Path) -> Non
     assert (loop.kind, loop.parameters) == ("scan", 28 * 3)
     assert "loop" in str(loop.reason)
     assert sum(layer.macs for layer in layers.values()) == cost.count(again).macs
+    before = cost.count(again).parameters
     layers["rnn.weight_ih_l0_left"].methods["svd"].rewrite((1,))
     surgery.prune(again.module)
     pt2.write(trace(again.module, again.inputs), tmp_path / "twice.pt2")
     twice = cost.count(pt2.read(tmp_path / "twice.pt2"))
-    assert (
-        twice.parameters
-        == cost.count(again).parameters
-        == cost.count(canonicalise(pt2.read(tmp_path / "compressed.pt2"))).parameters - 28 * 3 + 28 + 3
-    )
+    assert twice.parameters == before - 28 * 3 + 28 + 3
 
 
 def test_a_product_by_something_else_than_a_matrix_stays_dense() -> None:
