@@ -153,7 +153,8 @@ class Choosing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         def small(x: Tensor) -> Tensor:
-            return self.small(x).repeat(1, 4)
+            few: Tensor = self.small(x)
+            return few.repeat(1, 4)
 
         chosen: Tensor = torch.cond(x.sum() > 0, small, self.large, (x,))
         return chosen
