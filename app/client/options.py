@@ -33,6 +33,7 @@ class JobOptions:
     test: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="data to measure on, such as .npz")
     ] = None
+    length: Annotated[int | None, typer.Option(help="tokens in a row, of raw text")] = None
     keep: Annotated[
         list[float] | None, typer.Option(help="fraction that remains; several give several candidates")
     ] = None
@@ -65,9 +66,10 @@ class JobOptions:
         """The job's body, by the ids of the files or before there are any; raises `ApiError` that names the
         field that is wrong."""
         model, *data = ((ids or {}).get(role) for role in self.files)
+        sets = _given(dict(zip(("train", "test"), data, strict=True)))
         body = {
             "model": model or _UNKNOWN_YET,
-            "data": _given(dict(zip(("train", "test"), data, strict=True))),
+            "data": sets and _given({**sets, "length": self.length}),
             "task": self.task,
             "target": _given({"of": self.of, "keep": self.keep, "max_drop": self.max_drop}),
             "methods": self.method,

@@ -147,7 +147,10 @@ class Candidate(Measured):
     """One compressed network. Where the budget is a time, `predicted_ms` is what the plan promised in ONNX
     Runtime, from its layers' times alone. `metric_before_finetune` is that of one truncation to `keep`,
     however many stages there were; null where nothing was trained, like the `learning_rate`, that of the last
-    stage."""
+    stage.
+
+    `huggingface` says how its folder, where there is one, is opened once it is unpacked: by transformers'
+    `from_pretrained`, or, since some layers became rows of factors, by the folder's own `load.py`."""
 
     keep: float
     weighting: Weighting = Weighting.NONE
@@ -158,6 +161,7 @@ class Candidate(Measured):
     fidelity: Fidelity
     verdict: Literal["better", "trade_off", "not_worth_it"]
     reason: str
+    huggingface: Literal["from_pretrained", "load.py"] | None = None
     finetune: list[TrainingPoint] = []
     learning_rate: float | None = None
     layers: list[LayerReport]

@@ -71,10 +71,11 @@ class Task(StrEnum):
 
 
 class Output(StrEnum):
-    """The formats an artifact can take."""
+    """The formats an artifact can take. `huggingface` is a folder in a zip, for models that came as one."""
 
     PT2 = "pt2"
     ONNX = "onnx"
+    HUGGINGFACE = "huggingface"
 
 
 class Quantization(StrEnum):
@@ -97,10 +98,16 @@ _HALF = 0.5
 
 
 class Data(Contract):
-    """The data sets; one alone is split, and the report says how."""
+    """The data sets; one alone is split, and the report says how.
+
+    `length` is for raw text: how many tokens a row has at most; by default 128, or what the model takes where
+    that is less. For language modeling the text is cut into rows of exactly as many, and the target is the
+    next token; else a row is a line, padded.
+    """
 
     train: str | None = None
     test: str | None = None
+    length: Annotated[int, Field(ge=2, le=1 << 16)] | None = None
 
 
 class Target(Contract):

@@ -6,6 +6,7 @@ from app.contract.spec import BudgetRanks, CrossValidationRanks, FractionRanks, 
 from app.contract.summary import ArrayInfo, DatasetSummary, ModelSummary
 from app.errors import Unprocessable
 from app.jobs.layer_rules import check_layers
+from app.jobs.text import check_length, check_text, default_task, is_text
 
 TARGET = "target"
 LEAST_TRAIN_ROWS = 10
@@ -22,7 +23,7 @@ def resolve(spec: JobSpec, model: ModelSummary, data: Mapping[str, DatasetSummar
     """
     check_layers(spec, model)
     _check_ranks(spec, data)
-    _check_quantize(spec)
+    _check_outputs(spec, model)
     if spec.data.train is not None and spec.data.train == spec.data.test:
         raise Unprocessable(
             "test_is_train",
@@ -30,11 +31,15 @@ def resolve(spec: JobSpec, model: ModelSummary, data: Mapping[str, DatasetSummar
             hint="Name it in `data.train` alone: it is then split, and the report says how.",
             field="data.test",
         )
-    task = spec.task or _default_task(data)
+    check_length(spec, data)
+    task = spec.task or _default_task(model, data)
     for role, summary in data.items():
-        _check_rows(f"data.{role}", task, summary)
-        lengths = _check_inputs(f"data.{role}", model, summary)
-        _check_target(f"data.{role}", task, _with_lengths(model.outputs[0], lengths), summary)
+        if is_text(summary):
+            check_text(f"data.{role}", spec, task, model)
+        if not is_text(summary) or task is Task.NONE:  # else a line is no row
+            _check_rows(f"data.{role}", task, summary)
+        if not is_text(summary):
+            _check_arrays(f"data.{role}", task, model, summary)
     if task is not Task.NONE and not data:
         raise Unprocessable(
             "data_missing",
@@ -116,6 +121,8 @@ def _check_ranks(spec: JobSpec, data: Mapping[str, DatasetSummary]) -> None:
     ranks = spec.ranks
     if isinstance(ranks, CrossValidationRanks):
         rows = data["train"].rows if "train" in data else 0
+        if "train" in data and is_text(data["train"]):
+            return  # how many rows there are, the tokens tell
         if rows < max(ranks.folds, LEAST_TRAIN_ROWS):
             raise Unprocessable(
                 "too_few_rows",
@@ -139,7 +146,15 @@ def _check_ranks(spec: JobSpec, data: Mapping[str, DatasetSummary]) -> None:
         )
 
 
-def _check_quantize(spec: JobSpec) -> None:
+def _check_outputs(spec: JobSpec, model: ModelSummary) -> None:
+    if Output.HUGGINGFACE in spec.outputs and model.folder is None:
+        raise Unprocessable(
+            "no_folder",
+            "The model did not come as a Hugging Face folder, so that none can be made of it.",
+            hint="Leave `huggingface` out of `outputs`, or upload the model's folder as a zip (again, if it "
+            "was uploaded before folders could be made).",
+            field="outputs",
+        )
     if spec.quantize is not None and Output.ONNX not in spec.outputs:
         raise Unprocessable(
             "quantize_without_onnx",
@@ -149,8 +164,10 @@ def _check_quantize(spec: JobSpec) -> None:
         )
 
 
-def _default_task(data: Mapping[str, DatasetSummary]) -> Task:
+def _default_task(model: ModelSummary, data: Mapping[str, DatasetSummary]) -> Task:
     """Classification where the data has labels: whole numbers, one per row."""
+    if any(map(is_text, data.values())):
+        return default_task(model)
     for summary in data.values():
         target = _target(summary)
         if target is not None and _kind(target.dtype) == "integer" and len(target.shape) == 1:
@@ -175,6 +192,11 @@ def _check_rows(field: str, task: Task, data: DatasetSummary) -> None:
             hint="Add rows, or ask for the task `none`.",
             field=field,
         )
+
+
+def _check_arrays(field: str, task: Task, model: ModelSummary, data: DatasetSummary) -> None:
+    lengths = _check_inputs(field, model, data)
+    _check_target(field, task, _with_lengths(model.outputs[0], lengths), data)
 
 
 def _check_inputs(field: str, model: ModelSummary, data: DatasetSummary) -> dict[str, int]:

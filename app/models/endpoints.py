@@ -1,6 +1,6 @@
 """`/v1/models`."""
 
-from app.contract.summary import ArrayInfo, LayerInfo, PairInfo
+from app.contract.summary import ArrayInfo, FolderInfo, LayerInfo, PairInfo
 from app.db.rows import AnyRow
 from app.uploads.endpoints import UploadRoutes
 from app.uploads.kinds import MODEL
@@ -10,7 +10,7 @@ from app.uploads.service import item_fields
 
 class Model(UploadItem):
     """A model; from `inputs` on only when it is ready. MACs are for batch 1. Where a job asks for
-    `joint_svd`, `pairs` stand for their members among the `layers`."""
+    `joint_svd`, `pairs` stand for their members among the `layers`. `folder` is for Hugging Face folders."""
 
     inputs: list[ArrayInfo] | None = None
     outputs: list[ArrayInfo] | None = None
@@ -18,6 +18,7 @@ class Model(UploadItem):
     macs: int | None = None
     layers: list[LayerInfo] | None = None
     pairs: list[PairInfo] | None = None
+    folder: FolderInfo | None = None
 
 
 def _show(row: AnyRow) -> Model:

@@ -80,6 +80,10 @@ def _is_onnx(head: bytes) -> bool:
     return head[:1] in _ONNX_FIELDS
 
 
+def _is_text(head: bytes) -> bool:
+    return b"\0" not in head
+
+
 MODEL = Kind(
     "model", "model", "mdl", (Format("pt2", _is_zip), Format("onnx", _is_onnx), Format("zip", _is_zip))
 )
@@ -92,5 +96,6 @@ DATASET = Kind(
         Format("safetensors", _is_safetensors),
         Format("parquet", _is_parquet),
         Format("zip", _is_zip),
+        Format("txt", _is_text),
     ),
 )

@@ -1,5 +1,6 @@
 """The real pipeline in the real process, under the limits that users get."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from app.db.tables import Artifact
 from app.queue.lifecycle import claim
 from app.settings import Settings
 from tests.app.queue.jobs import add_job, add_upload, row_of, upload_of
-from tests.workers.engine import hf_folders
+from tests.workers.engine import texts
 from tests.workers.engine.networks import write_example
 from tests.workers.engine.parquets import table
 from tests.workers.engine.pictures import picture, zipped
@@ -33,6 +34,15 @@ def put_example(bench: Bench, kind: str, name: str) -> str:
     upload_id = add_upload(bench.engine, kind, format=name.rpartition(".")[2])
     bench.store.put_file(f"uploads/{upload_id}", EXAMPLE / name)
     return upload_id
+
+
+def put_files(bench: Bench, files: Mapping[str, Path]) -> dict[str, str]:
+    """Uploads by their kind."""
+    ids = {}
+    for kind, file in files.items():
+        ids[kind] = add_upload(bench.engine, kind, format=file.suffix[1:])
+        bench.store.put_file(f"uploads/{ids[kind]}", file)
+    return ids
 
 
 def attempt(bench: Bench, job_id: str) -> Any:
@@ -64,14 +74,14 @@ def test_a_real_onnx_file_is_inspected_and_compared_within_the_limits(
 
 
 def test_a_real_folder_is_inspected_within_the_limits(real_bench: Bench, tmp_path: Path) -> None:
-    model = hf_folders.model_of("GPT2LMHeadModel", hf_folders.SMALL["gpt2"])
-    path = hf_folders.zipped(model, tmp_path)
+    path = texts.folder_of("GPT2LMHeadModel", "gpt2", tmp_path, texts.byte_pairs())
     upload_id = add_upload(real_bench.engine, "model", format="zip")
     real_bench.store.put_file(f"uploads/{upload_id}", path)
     attempt(real_bench, add_job(real_bench.engine, "inspect_model", upload_id=upload_id))
     upload = upload_of(real_bench.engine, upload_id)
     assert (upload.status, upload.problem) == ("ready", None)
     assert [array["name"] for array in upload.summary["inputs"]] == ["input_ids", "attention_mask"]
+    assert upload.summary["folder"]["tokenizer"]["ids"] == 40
 
 
 def test_a_real_data_set_is_inspected(real_bench: Bench) -> None:
@@ -112,10 +122,7 @@ def test_libraries_that_read_data_get_along_with_the_sandbox(
 def test_jobs_in_the_sandbox_unpack_and_decode(place: int, real_bench: Bench, tmp_path: Path) -> None:
     write_example(tmp_path, {})
     files = {"model": tmp_path / "model.pt2", "dataset": data_sets(tmp_path)[place]}
-    ids = {}
-    for kind, file in files.items():
-        ids[kind] = add_upload(real_bench.engine, kind, format=file.suffix[1:])
-        real_bench.store.put_file(f"uploads/{ids[kind]}", file)
+    ids = put_files(real_bench, files)
     job_id = add_job(
         real_bench.engine,
         model=ids["model"],
@@ -127,6 +134,30 @@ def test_jobs_in_the_sandbox_unpack_and_decode(place: int, real_bench: Bench, tm
     row = attempt(real_bench, job_id)
     assert (row.status, row.problem) == ("succeeded", None)
     assert row.report["splits"] == {"fit": 25, "calibration": 3, "selection": 4, "test": 8}
+
+
+@pytest.mark.slow
+def test_a_job_in_the_sandbox_tokenises_and_writes_a_folder(real_bench: Bench, tmp_path: Path) -> None:
+    files = {
+        "model": texts.folder_of("GPT2LMHeadModel", "gpt2", tmp_path, texts.byte_pairs()),
+        "dataset": texts.written(tmp_path / "text.txt", 60),
+    }
+    ids = put_files(real_bench, files)
+    job_id = add_job(
+        real_bench.engine,
+        model=ids["model"],
+        data={"test": ids["dataset"], "length": 16},
+        task="language-modeling",
+        target={"of": "parameters", "keep": 0.6},
+        outputs=["huggingface"],
+    )
+    row = attempt(real_bench, job_id)
+    assert (row.status, row.problem) == ("succeeded", None)
+    [candidate] = row.report["candidates"]
+    assert (candidate["metric"]["name"], candidate["huggingface"]) == ("perplexity", "load.py")
+    with reading(real_bench.engine) as connection:
+        artifacts = connection.execute(sa.select(Artifact.name, Artifact.format, Artifact.candidate)).all()
+    assert ("candidate-0-factors.zip", "zip", 0) in artifacts
 
 
 def test_what_is_no_model_is_rejected_with_the_reason(real_bench: Bench, tmp_path: Path) -> None:

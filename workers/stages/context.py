@@ -20,7 +20,7 @@ from app.contract.spec import Device, JobSpec, Task
 from app.contract.status import Stage
 from workers.engine.data import Examples, Splits, split
 from workers.engine.errors import EngineError
-from workers.engine.formats import arrays, pt2
+from workers.engine.formats import arrays, pt2, text
 from workers.engine.formats.hf import reader as hf
 from workers.engine.formats.imported import Imported
 from workers.engine.formats.onnx_in import reader as onnx_in
@@ -31,6 +31,7 @@ from workers.engine.layers.base import Layer
 from workers.engine.layers.find import find
 from workers.engine.memory import Memory
 from workers.messages import Advanced, Message, Noticed, Order, StageFinished, StageSaved, StageStarted
+from workers.stages.text import Corpus
 
 # How much of a job's time each stage is expected to take: what progress is made of.
 _SHARES = {
@@ -220,8 +221,16 @@ class Context:
     def _examples(self, role: str) -> Examples | None:
         if role not in self.order.formats:
             return None
-        stored = arrays.read(self.input(role), self.order.formats[role])
+        corpus = self.corpus(role)
+        stored = corpus.rows() if corpus else arrays.read(self.input(role), self.order.formats[role])
         return Examples.of(stored, self.original.inputs)
+
+    def corpus(self, role: str) -> Corpus | None:
+        """The data of a role, where it is raw text."""
+        if self.order.formats.get(role) != text.FORMAT:
+            return None
+        inputs, folder = (self.input("model"), self.imported, self.input(role)), self.workspace / "text"
+        return Corpus(self.spec, role, *inputs, folder)
 
 
 def read_model(path: Path, format: str) -> Imported:  # noqa: A002  # the word the contract uses

@@ -8,11 +8,23 @@ import torch
 from torch import Tensor
 
 from app.contract.menu import Menu, Offer
-from app.contract.spec import DEFAULT_METHODS, Decomposition, Output
+from app.contract.spec import DEFAULT_METHODS, Decomposition, Output, Task
 from app.contract.status import Stage
-from app.contract.summary import ArrayInfo, DatasetSummary, LayerInfo, ModelSummary, PairInfo
+from app.contract.summary import (
+    ArrayInfo,
+    DatasetSummary,
+    FolderInfo,
+    LayerInfo,
+    ModelSummary,
+    PairInfo,
+    TokenizerInfo,
+)
+from workers.engine.admit.tokenizer import Tokenizer
 from workers.engine.errors import EngineError
-from workers.engine.formats import arrays, onnx
+from workers.engine.formats import arrays, onnx, text
+from workers.engine.formats.hf import tokenise
+from workers.engine.formats.hf.signatures import predicts_tokens
+from workers.engine.formats.imported import Imported
 from workers.engine.formats.onnx_in.check import check
 from workers.engine.graph.indices import table_lengths
 from workers.engine.graph.network import Input, Network
@@ -23,6 +35,7 @@ from workers.engine.measure import cost
 from workers.engine.ranks.selection import for_menu
 from workers.stages import trial
 from workers.stages.context import Context, read_model, save
+from workers.stages.text import longest
 
 _MOST_PARAMETERS = 1 << 28  # of models with menus: the spectra of larger ones would keep an upload waiting
 
@@ -39,6 +52,8 @@ def run(context: Context) -> None:
     summary = describe(context.original)
     for remark in context.imported.remarks:
         context.notice(remark.code, remark.detail)
+    for corpus in filter(None, map(context.corpus, ("train", "test"))):
+        context.notice("tokenised", corpus.describe())
     for operator in cost.count(context.original).uncounted:
         context.notice(
             "uncounted_operator", f"No formula counts the MACs of {operator}: they are a lower bound."
@@ -53,10 +68,13 @@ def run(context: Context) -> None:
 def model(path: Path, stored_as: str = "pt2") -> ModelSummary:
     """An uploaded model's summary, with the menus that plans are made of unless it is very large; raises
     `Rejected`, also where an ONNX file does not compute here what it does in ONNX Runtime."""
-    network = read_model(path, stored_as).network
+    imported = read_model(path, stored_as)
+    network = imported.network
     if stored_as == "onnx":
         check(path, network)
-    found = describe(network)
+    if imported.tokenizer is not None:
+        tokenise.try_out(path)
+    found = describe(network).model_copy(update={"folder": _folder(imported)})
     if found.parameters > _MOST_PARAMETERS:
         return found
     return found.model_copy(update={"menus": menus(find(network))})
@@ -64,6 +82,9 @@ def model(path: Path, stored_as: str = "pt2") -> ModelSummary:
 
 def dataset(path: Path, stored_as: str) -> DatasetSummary:
     """An uploaded data set's summary; raises `Rejected`."""
+    if stored_as == text.FORMAT:
+        rows = text.count(path)
+        return DatasetSummary(rows=rows, arrays=[ArrayInfo(name="text", dtype="string", shape=[rows])])
     facts = arrays.inspect(path, stored_as)
     infos = [
         ArrayInfo(
@@ -91,6 +112,19 @@ def describe(network: Network) -> ModelSummary:
         layers=[_layer(layer) for layer in find(network)],
         pairs=[_pair(layer) for layer in find(network, joint=True) if isinstance(layer, AttentionPair)],
     )
+
+
+def _folder(imported: Imported) -> FolderInfo | None:
+    if imported.architecture is None:
+        return None
+    tokenizer = imported.tokenizer and _tokenizer(imported, imported.tokenizer)
+    return FolderInfo(architecture=imported.architecture, tokenizer=tokenizer)
+
+
+def _tokenizer(imported: Imported, found: Tokenizer) -> TokenizerInfo:
+    predicts = predicts_tokens(imported.architecture or "")
+    tasks = [Task.LANGUAGE_MODELING, Task.NONE] if predicts else [Task.NONE]
+    return TokenizerInfo(ids=found.ids, longest=longest(imported.network, found), tasks=tasks)
 
 
 def menus(layers: Iterable[Layer]) -> list[Menu]:

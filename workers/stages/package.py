@@ -2,16 +2,18 @@
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from app.contract.spec import Output
 from app.contract.status import Stage
 from workers.engine.graph.network import Network
 from workers.engine.measure import onnx_network, reopen
-from workers.stages import int8
+from workers.stages import finetune, folders, int8
 from workers.stages.context import Context, save
-from workers.stages.decompose import decomposed
 from workers.stages.measure import final, measured, noise
 from workers.stages.report import write_report
 from workers.stages.verdict import not_faster
@@ -22,15 +24,18 @@ Tensors = Sequence[torch.Tensor]
 
 def run(context: Context) -> None:
     """Copy what the user asked for, prove that it opens and agrees, and report."""
-    plans = decomposed(context)
-    for index in range(len(plans)):
+    plans = finetune.carried_out(context)
+    for index, (plan, _) in enumerate(plans):
         name = f"candidate-{index}"
         if not _shipped(context, index):
             continue
         inputs = _inputs(context)
         expected = _outputs(final(context, name), inputs)
-        for suffix in sorted(set(context.spec.outputs)):
+        for suffix in sorted(set(context.spec.outputs) - {Output.HUGGINGFACE}):
             _ship(context, f"{name}.{suffix}", suffix.value, inputs, expected)
+        if Output.HUGGINGFACE in context.spec.outputs:
+            prove = partial(_prove, context, "huggingface", inputs, expected)
+            folders.ship(context, name, plan, prove)
         if context.spec.quantize is not None:
             _ship_int8(context, f"{int8.named(name)}.onnx", inputs)
         context.advance(Stage.PACKAGE, (index + 1) / len(plans))
@@ -52,6 +57,11 @@ def _ship(context: Context, file: str, form: reopen.Format, inputs: Tensors, out
     if not made.exists():
         return
     shutil.copyfile(made, artifact)
+    _prove(context, form, inputs, outputs, artifact)
+
+
+def _prove(context: Context, form: reopen.Format, inputs: Tensors, outputs: Tensors, artifact: Path) -> None:
+    """Raises `EngineError` where an artifact does not open or computes something else."""
     folder = context.folder(Stage.PACKAGE)
     np.savez(folder / "inputs.npz", *(tensor.numpy() for tensor in inputs))
     np.savez(folder / "expected.npz", *(tensor.numpy() for tensor in outputs))

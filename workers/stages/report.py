@@ -8,7 +8,7 @@ from app.contract.plan import LayerPlan, Plan
 from app.contract.report import Candidate, Environment, LayerReport, Measured, Report, Trial
 from app.contract.status import Stage
 from workers.engine.measure import environment
-from workers.stages import cross_validation, finetune
+from workers.stages import cross_validation, finetune, folders
 from workers.stages.context import Context
 from workers.stages.measure import CandidateMeasured, measured
 from workers.stages.verdict import verdict
@@ -56,6 +56,7 @@ def _candidate(
         fidelity=found.fidelity,
         verdict=said,
         reason=reason,
+        huggingface=folders.opened_by(context, f"candidate-{index}"),
         finetune=finetune.curve(context, f"candidate-{index}"),
         learning_rate=finetune.learning_rate(context, f"candidate-{index}"),
         layers=[_layer(layer) for layer in plan.layers],

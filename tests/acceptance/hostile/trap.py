@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 
+from tests.processes import wait_until
+
 _PYTHON = """
 import contextlib, os, socket, subprocess
 with contextlib.suppress(OSError):
@@ -86,6 +88,7 @@ class Trap:
         self._connections.clear()
         for process in self._processes():
             process.kill()
+        wait_until(lambda: not self._processes(), what="the end of what was started")
 
     def _processes(self) -> list[psutil.Process]:
         found = []

@@ -75,6 +75,16 @@ def test_int8_forms_can_be_asked_for(service: Service, files: Path) -> None:
     assert "as int8" not in result.output  # this report is of an earlier version
 
 
+def test_the_length_of_rows_of_text_goes_with_the_data(service: Service, files: Path) -> None:
+    service.states = list(STATES)
+    result = run(service, "--train", "train.npz", "--length", "32")
+    assert result.exit_code == 0, result.output
+    (job,) = service.jobs.values()
+    assert job["data"]["length"] == 32
+    assert run(service, "--length", "32", command=plan).exit_code == 0
+    assert service.planned[0].get("data") is None
+
+
 def test_layers_are_printed_on_request(service: Service, files: Path) -> None:
     service.states = list(STATES)
     result = run(service, "--layers")

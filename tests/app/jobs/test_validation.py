@@ -89,6 +89,12 @@ def test_every_task_takes_whatever_data_there_is(
         assert (caught.value.problem.code, caught.value.problem.field) == ("data_missing", "data")
 
 
+def test_a_folder_is_made_of_folders_alone() -> None:
+    assert _refused(outputs=["pt2", "huggingface"]) == ("no_folder", "outputs")
+    folder = {"folder": {"architecture": "BertModel"}}
+    assert _resolve(model=folder, outputs=["huggingface"]).outputs == ["huggingface"]
+
+
 def test_a_target_in_one_data_set_does_not_serve_the_other() -> None:
     data = {
         role: DatasetSummary.model_validate({"rows": 40, "arrays": arrays})

@@ -22,6 +22,7 @@ KINDS = [
     ("datasets", "d.npz", ZIP),
     ("datasets", "d.safetensors", SAFETENSORS),
     ("datasets", "d.parquet", b"PAR1"),
+    ("datasets", "d.txt", b"Once upon"),
     ("datasets", "d.zip", ZIP),
 ]
 
@@ -71,12 +72,13 @@ def test_a_name_that_headers_cannot_hold_is_quoted(tenant: Tenant) -> None:
         ("models", "m.pt2", b"", ".pt2"),
         ("models", "m.npz", ZIP, ".pt2"),
         ("models", "model", ZIP, ".pt2"),
-        ("datasets", "d.pt2", ZIP, ".npz, .safetensors, .parquet or .zip"),
-        ("datasets", "d.parquet", b"PAR2", ".npz, .safetensors, .parquet or .zip"),
-        ("datasets", "d.zip", b"PAR1", ".npz, .safetensors, .parquet or .zip"),
-        ("datasets", "d.npz", b"\x80\x04pickled", ".npz, .safetensors, .parquet or .zip"),
-        ("datasets", "d.safetensors", bytes(8) + b"[", ".npz, .safetensors, .parquet or .zip"),
-        ("datasets", "d.safetensors", b"\xff" * 8 + b"{", ".npz, .safetensors, .parquet or .zip"),
+        ("datasets", "d.pt2", ZIP, ".npz, .safetensors, .parquet, .zip or .txt"),
+        ("datasets", "d.parquet", b"PAR2", ".npz, .safetensors, .parquet, .zip or .txt"),
+        ("datasets", "d.txt", b"a\0", ".npz, .safetensors, .parquet, .zip or .txt"),
+        ("datasets", "d.zip", b"PAR1", ".npz, .safetensors, .parquet, .zip or .txt"),
+        ("datasets", "d.npz", b"\x80\x04pickled", ".npz, .safetensors, .parquet, .zip or .txt"),
+        ("datasets", "d.safetensors", bytes(8) + b"[", ".npz, .safetensors, .parquet, .zip or .txt"),
+        ("datasets", "d.safetensors", b"\xff" * 8 + b"{", ".npz, .safetensors, .parquet, .zip or .txt"),
     ],
 )
 def test_an_unknown_format_is_told_what_is_accepted(
@@ -161,7 +163,7 @@ def test_when_the_row_cannot_be_written_no_bytes_stay(
 def test_a_ready_model_shows_its_layers(tenant: Tenant) -> None:
     body = tenant.client.get(f"/v1/models/{tenant.model()}").json()
     assert body["status"] == "ready"
-    found = {name: body[name] for name in ModelSummary.model_fields.keys() - {"menus"}}
+    found = {name: body.get(name) for name in ModelSummary.model_fields.keys() - {"menus"}}
     assert ModelSummary.model_validate(found) == ModelSummary.model_validate(MODEL_SUMMARY)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.workers.engine.hf_folders import SMALL, model_of, zipped
 from tests.workers.stages.jobs import Finished, run_job
+from workers.engine.formats.hf import opened
 from workers.stages import inspect
 
 
@@ -76,6 +77,40 @@ def test_an_uploaded_folder_is_described(tmp_path: Path) -> None:
     assert summary.inputs[0].maximum == SMALL["gpt2"]["vocab_size"] - 1
     assert {"transformer.h.1.mlp.c_fc", "lm_head"} <= {layer.name for layer in summary.layers}
     assert summary.menus
+
+
+def test_a_folder_comes_out(tmp_path: Path) -> None:
+    path = zipped(model_of("GPT2LMHeadModel", SMALL["gpt2"]), tmp_path)
+    target = {"of": "parameters", "keep": 0.6}
+    finished = run_job(tmp_path / "job", path, target=target, outputs=["huggingface"])
+    assert finished.candidate.huggingface == "load.py"
+    made = {file.name for file in (tmp_path / "job" / "artifacts").iterdir()}
+    assert made == {"candidate-0-factors.zip", "report.json"}
+    model = opened.model_in(tmp_path / "job" / "artifacts" / "candidate-0-factors.zip")
+    small = int(model.lm_head[0].weight.numel())  # it lies in either direction
+    assert sum(tensor.numel() for tensor in model.parameters()) == finished.candidate.parameters + small
+
+
+@pytest.mark.slow
+def test_a_folder_of_plain_layers_comes_out(tmp_path: Path) -> None:
+    path = zipped(model_of("GPT2LMHeadModel", SMALL["gpt2"]), tmp_path)
+    finished = run_job(tmp_path / "job", path, target={"keep": 1.0}, outputs=["huggingface"])
+    assert finished.candidate.huggingface == "from_pretrained"
+
+
+@pytest.mark.slow
+def test_a_folder_that_cannot_be_is_a_notice(tmp_path: Path) -> None:
+    path = zipped(model_of("BertModel", SMALL["bert"]), tmp_path)
+    finished = run_job(
+        *(tmp_path / "job", path),
+        methods=["tensor_train"],
+        target={"of": "parameters", "keep": 0.8},
+        outputs=["pt2", "huggingface"],
+    )
+    became = {layer.name for layer in finished.candidate.layers if layer.method == "tensor_train"}
+    assert became & {layer for code, layer in finished.notices if code == "folder_unsupported"}
+    assert finished.candidate.huggingface is None
+    assert {file.suffix for file in (tmp_path / "job" / "artifacts").iterdir()} == {".pt2", ".json"}
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The rules a zip archive must keep before anything inside it is read."""
 
+import copy
 import os
 import stat
 import struct
@@ -66,6 +67,14 @@ class Archive:
     def names(self) -> list[str]:
         """The names of all entries, in the order of the directory."""
         return list(self._entries)
+
+    def within(self, folder: str) -> "Archive":
+        """The entries below a folder, named as they are there."""
+        inner, above = copy.copy(self), f"{folder}/"
+        inner._entries = {
+            name.removeprefix(above): entry for name, entry in self._entries.items() if name.startswith(above)
+        }
+        return inner
 
     def size(self, name: str) -> int:
         """The unpacked size of an entry in bytes; raises `Rejected` (`missing_entry`)."""

@@ -8,30 +8,36 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.engine.admit import hf_config, safetensors
+from workers.engine.admit import tokenizer as admission
 from workers.engine.admit.archive import Archive, Rules, open_archive, show
 from workers.engine.admit.document import expect, field, load
 from workers.engine.admit.hf_config import Config
 from workers.engine.admit.safetensors import Span
+from workers.engine.admit.tokenizer import Tokenizer
 from workers.engine.errors import Rejected
 
-RULES = Rules(deflate=True, max_bytes=64 << 30, max_ratio=8, free_bytes=16 << 20)
+RULES = Rules(deflate=True, max_bytes=64 << 30, max_ratio=8, free_bytes=16 << 20, folders=True)
 MAX_ENTRIES = 1000
 
 _CONFIG, _WEIGHTS, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+_TOKENIZER, _TOKENIZER_CONFIGS = "tokenizer.json", ("tokenizer_config.json", "special_tokens_map.json")
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-# What stands beside a model and says nothing about its network: it is not read at all.
-_BESIDE = frozenset(
+BESIDE = frozenset(
     {
         *("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt"),
         *("special_tokens_map.json", "added_tokens.json", "normalizer.json", "chat_template.jinja"),
         *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model"),
         *("preprocessor_config.json", "processor_config.json", "generation_config.json"),
-        *("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", ".gitattributes"),
+        *("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE"),
     }
 )
+"""What stands beside a model and says nothing about its network."""
+
+_PASSED_OVER = frozenset({".gitattributes", ".DS_Store"})
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".msgpack", ".h5")
 _CODE = (".py", ".pyc", ".so", ".dll", ".sh", ".ipynb")
-_ZIP_HINT = "Pack the files alone, without their folder: zip -j model.zip folder/*."
+_ZIP_HINT = "Pack the files of one folder, with it or without: zip -j model.zip folder/*."
+_DESKTOP = "__MACOSX"  # a folder that desktops add
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,8 @@ def admit(path: Path) -> Iterator[tuple[Folder, Archive]]:
     `unknown_entry`, `pickled_weights`, `code_in_folder`, `missing_entry`, `shards_differ`, and what
     `hf_config.admit` and `safetensors.spans` raise.
     """
-    with open_archive(path, RULES) as archive:
+    with open_archive(path, RULES) as opened:
+        archive = _unpacked(opened)
         _check_names(archive.names)
         config = hf_config.admit(archive.read(_CONFIG, hf_config.MAX_CONFIG_BYTES))
         shards = tuple(Shard(entry, _arrays(archive, entry)) for entry in _weights(archive.names))
@@ -66,11 +73,31 @@ def admit(path: Path) -> Iterator[tuple[Folder, Archive]]:
         yield Folder(config, shards), archive
 
 
+def tokenizer(archive: Archive) -> Tokenizer | None:
+    """The tokenizer of an admitted folder, where it has a tokenizer.json; raises `Rejected` as its admission
+    does."""
+    if _TOKENIZER not in archive.names:
+        return None
+    beside = [name for name in _TOKENIZER_CONFIGS if name in archive.names]
+    return admission.admit(
+        archive.read(_TOKENIZER, admission.MAX_BYTES),
+        [archive.read(name, admission.MAX_CONFIG_BYTES) for name in beside],
+    )
+
+
+def _unpacked(archive: Archive) -> Archive:
+    """The archive without the folder that all of it is in, where there is one."""
+    parts = [name.partition("/") for name in archive.names]
+    tops = {top if below else None for top, below, _ in parts if top != _DESKTOP}
+    top = tops.pop() if len(tops) == 1 else None
+    return archive if top is None else archive.within(top)
+
+
 def _check_names(names: list[str]) -> None:
     if len(names) > MAX_ENTRIES:
         raise Rejected("too_many_entries", f"The archive has more than {MAX_ENTRIES} entries.")
     for name in names:
-        if name in {_CONFIG, _WEIGHTS, _INDEX} | _BESIDE or _SHARD.fullmatch(name):
+        if name in {_CONFIG, _WEIGHTS, _INDEX} | BESIDE | _PASSED_OVER or _SHARD.fullmatch(name):
             continue
         if name.endswith(_PICKLED):
             raise Rejected(

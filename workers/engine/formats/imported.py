@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from workers.engine.admit.tokenizer import Tokenizer
 from workers.engine.graph.network import Network
 
 
@@ -15,7 +16,10 @@ class Remark:
 
 @dataclass(frozen=True)
 class Imported:
-    """A network, and the remarks on its file."""
+    """A network, and the remarks on its file; of a Hugging Face folder the class in transformers, and
+    the tokenizer of a model that takes nothing but tokens."""
 
     network: Network
     remarks: tuple[Remark, ...] = ()
+    architecture: str | None = None
+    tokenizer: Tokenizer | None = None

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from workers.engine import clean_process
 from workers.engine.errors import EngineError
 
-Format = Literal["pt2", "onnx", "int8"]
+Format = Literal["pt2", "onnx", "int8", "huggingface"]
 Arrays = Sequence[NDArray[np.generic]]
 
 TOLERANCES: Mapping[Format, float] = {
     "pt2": 1e-5,  # the same kernels: only the order of sums over threads may differ
     "onnx": 1e-4,  # other kernels and fused operators: rounding adds up over the layers
+    "huggingface": 1e-4,  # other kernels for a transposed weight, and for attention
     "int8": 2e-2,  # the last bit of a sum may take an activation to the next of 256 steps
 }
 
@@ -37,17 +38,18 @@ def agree(
     tolerance: float | None = None,
     timeout: float = 600.0,
 ) -> Agreement:
-    """Open an artifact with stock torch or stock ONNX Runtime in a clean process, run it and compare.
+    """Open an artifact with stock torch, ONNX Runtime or transformers in a clean process, run and compare.
 
     `inputs` and `expected` are `.npz` files with the inputs and outputs in order, rows first. "int8" is ONNX
-    with integers inside. `tolerance` bounds the relative difference; by default `TOLERANCES` of the format.
-    Raises `EngineError`: `artifact_unreadable` where the artifact does not open or run, `artifact_disagrees`
-    where its outputs differ in number, shape or by more than the tolerance.
+    with integers inside, "huggingface" a folder in a zip. `tolerance` bounds the relative difference; by
+    default `TOLERANCES` of the format. Raises `EngineError`: `artifact_unreadable` where the artifact does
+    not open or run, `artifact_disagrees` where its outputs differ in number, shape or by more than the
+    tolerance.
     """
     arguments = {"artifact": str(artifact), "inputs": str(inputs), "expected": str(expected)}
-    probe = probe_pt2 if file_format == "pt2" else probe_onnx
+    probes = {"pt2": probe_pt2, "huggingface": probe_folder}
     try:
-        agreement = Agreement(**clean_process.run(probe, arguments, timeout))
+        agreement = Agreement(**clean_process.run(probes.get(file_format, probe_onnx), arguments, timeout))
     except clean_process.ProcessFailed as error:
         raise _unreadable(file_format) from error
     limit = TOLERANCES[file_format] if tolerance is None else tolerance
@@ -83,6 +85,13 @@ def probe_onnx(artifact: str, inputs: str, expected: str) -> dict[str, float]:
     session = ort.InferenceSession(artifact, providers=["CPUExecutionProvider"])
     names = [spec.name for spec in session.get_inputs()]
     return _difference(session.run(None, dict(zip(names, _load(inputs), strict=True))), _load(expected))
+
+
+def probe_folder(artifact: str, inputs: str, expected: str) -> dict[str, float]:
+    """Open a packed Hugging Face folder as a user of transformers would; called in the clean process."""
+    from workers.engine.formats.hf import opened  # noqa: PLC0415  # for this format alone
+
+    return _difference(opened.outputs(Path(artifact), _load(inputs)), _load(expected))
 
 
 def _load(path: str) -> Arrays:

@@ -50,6 +50,18 @@ def test_files_beside_the_model_are_not_read(tmp_path: Path) -> None:
     assert admit(path) == {"encoder.layer.0.weight": (2, 3)}
 
 
+@pytest.mark.parametrize("beside", [{}, {"__MACOSX/model/._config.json": b"x", "model/.DS_Store": b"y"}])
+def test_the_folder_itself_may_be_in_the_zip(beside: Entries, tmp_path: Path) -> None:
+    files = {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": weights("a")}
+    inside = {f"model/{name}": data for name, data in files.items()}
+    assert admit(pack(tmp_path / "model.zip", {"model/": b"", **inside, **beside})) == {"a": (2, 3)}
+
+
+def test_two_folders_are_refused(tmp_path: Path) -> None:
+    files = {"one/config.json": json.dumps(CONFIG).encode(), "two/model.safetensors": weights("a")}
+    assert code(pack(tmp_path / "model.zip", files)) == "unknown_entry"
+
+
 def test_shards_are_admitted_with_their_index(tmp_path: Path) -> None:
     assert admit(forged(tmp_path, CONFIG, sharded({"a": ONE, "b.c": TWO}))) == {"a": (2, 3), "b.c": (2, 3)}
 
@@ -74,7 +86,7 @@ def test_compressed_entries_are_admitted(tmp_path: Path) -> None:
         ("model-1.safetensors", "unknown_entry"),
         ("../config.json", "unsafe_entry"),
         ("/etc/passwd", "unsafe_entry"),
-        ("folder/", "linked_entry"),
+        ("folder/model.py", "code_in_folder"),
     ],
 )
 def test_any_other_file_is_refused_by_its_name(name: str, expected: str, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from workers.engine.formats.hf.library import library
 from workers.engine.formats.hf.signatures import (
     ENCODERS,
     SIGNATURES,
+    TOKENS,
     construction,
     inputs_of,
     keywords_of,
@@ -64,22 +65,27 @@ def read(path: Path) -> Imported:
 
 def _imported(folder: Folder, archive: Archive) -> Imported:
     model_type, architecture = folder.config.model_type, folder.config.architecture
-    model, remarks = _model(folder, archive)
+    model, remarks = model_of(folder, archive, construction(architecture))
     inputs = inputs_of(model_type, architecture, model.config)
+    tokens = {spec.name for spec in inputs} <= TOKENS
+    tokenizer = hf_folder.tokenizer(archive) if tokens else None
     module = _wrapped(model, folder.config, [spec.name for spec in inputs])
     try:
-        return Imported(trace(module, inputs), remarks)
+        return Imported(trace(module, inputs), remarks, architecture, tokenizer)
     except MemoryError:
         raise
     except Exception as error:
         raise Rejected("cannot_trace", f"Torch cannot run the model: {reason(error)}") from error
 
 
-def _model(folder: Folder, archive: Archive) -> tuple[Any, tuple[Remark, ...]]:
-    """The model with its weights, all of them from the file."""
+def model_of(
+    folder: Folder, archive: Archive, arguments: Mapping[str, Any]
+) -> tuple[Any, tuple[Remark, ...]]:
+    """The model with its weights, all of them from the file, made with `arguments` besides its configuration;
+    raises `Rejected` as `read` does."""
     kind = getattr(library(), folder.config.architecture)  # our own name: admission compared, and kept ours
     config = kind.config_class(**folder.config.fields)
-    _demand_size(kind, config, folder)
+    _demand_size(kind, config, folder, arguments)
     stored = {array.dtype for shard in folder.shards for array in shard.arrays} & {"float16", "bfloat16"}
     model, info = kind.from_pretrained(
         None,
@@ -92,7 +98,7 @@ def _model(folder: Folder, archive: Archive) -> tuple[Any, tuple[Remark, ...]]:
         trust_remote_code=False,
         ignore_mismatched_sizes=True,  # they are told apart below
         output_loading_info=True,
-        **construction(folder.config.architecture),
+        **arguments,
     )
     left_over = _demand_agreement(info)
     return model.eval(), tuple(_remarks(stored, left_over))
@@ -102,12 +108,12 @@ def _attention(kind: Any, config: Config) -> str:
     return SIGNATURES[config.model_type].attention if kind._supports_sdpa else "eager"
 
 
-def _demand_size(kind: Any, config: Any, folder: Folder) -> None:
+def _demand_size(kind: Any, config: Any, folder: Folder, arguments: Mapping[str, Any]) -> None:
     """No more memory than the file has weights for; ties count twice."""
     from transformers.initialization import no_init_weights  # noqa: PLC0415
 
     with torch.device("meta"), no_init_weights():
-        shell = kind(config, **construction(folder.config.architecture))
+        shell = kind(config, **arguments)
     described = sum(tensor.numel() for tensor in [*shell.parameters(), *shell.buffers()])
     stored = sum(torch.Size(array.shape).numel() for shard in folder.shards for array in shard.arrays)
     if described > 2 * stored + _SPARE_NUMBERS:

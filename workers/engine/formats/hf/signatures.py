@@ -43,11 +43,19 @@ SIGNATURES: Mapping[str, Signature] = {
 }
 """By model type."""
 
+TOKENS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
+"""The inputs that follow from a text."""
+
 ENCODERS = {"WhisperModel": "encoder", "WhisperForConditionalGeneration": "model.encoder"}
 """Of which classes a part is read, and where it is."""
 
 _ENCODERS = frozenset({"T5EncoderModel"})  # of types that decode otherwise
 _WITHOUT_POOLER = frozenset({"BertModel", "RobertaModel", "MPNetModel", "ViTModel", "DeiTModel", "SwinModel"})
+
+
+def predicts_tokens(architecture: str) -> bool:
+    """Whether a class scores for every token which one follows it, having seen those before."""
+    return architecture.endswith(("ForCausalLM", "LMHeadModel"))
 
 
 def construction(architecture: str) -> dict[str, Any]:
