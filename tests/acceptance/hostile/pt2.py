@@ -45,17 +45,11 @@ def _with(name: str, data: bytes) -> bytes:
 
 
 zips.add_to(CORPUS, good)
-_REFUSALS = {
-    forgeries.poison_expressions: "unsupported_dimension",
-    forgeries.poison_inputs: "hostile_name",
-    forgeries.poison_parameters: "hostile_name",
-    forgeries.poison_operators: "unknown_operator",
-}
 for _poison in (*forgeries.IGNORED, *forgeries.REFUSED):
     CORPUS.add(
         _poison.__name__,
         lambda trap, poison=_poison: _model(lambda document: poison(document, trap.expression)),  # type: ignore[misc]
-        *([_REFUSALS[_poison]] if _poison in _REFUSALS else []),
+        *([forgeries.REFUSED[_poison]] if _poison in forgeries.REFUSED else []),
     )
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Callable
 from typing import Any
 
 from tests.workers.engine.hostile import Entries, edit_json
@@ -64,9 +65,15 @@ def poison_operators(document: Any, code: str) -> None:
     graph(document)["nodes"][0]["target"] = code
 
 
-IGNORED = [poison_guards, poison_verifiers, poison_treespec, poison_metadata, poison_argument_names]
+IGNORED = [poison_guards, poison_verifiers, poison_metadata, poison_argument_names]
 """Places that our reader does not look at."""
-REFUSED = [poison_expressions, poison_inputs, poison_parameters, poison_operators]
+REFUSED: dict[Callable[[Any, str], None], str] = {
+    poison_treespec: "unsupported_input",
+    poison_expressions: "unsupported_dimension",
+    poison_inputs: "hostile_name",
+    poison_parameters: "hostile_name",
+    poison_operators: "unknown_operator",
+}
 
 
 def scan_of(document: Any) -> Any:

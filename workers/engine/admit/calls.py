@@ -12,6 +12,8 @@ from workers.engine.admit.program import Argument, Call, Reference, Subgraph, To
 from workers.engine.errors import Rejected
 
 MAX_NODES = 20_000
+MAX_DEPTH = 4  # of graphs in one another
+MAX_SUBGRAPHS = 256
 
 _MEMORY_FORMATS = {1: "contiguous_format", 2: "channels_last", 3: "channels_last_3d", 4: "preserve_format"}
 _FLOATS = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
@@ -20,12 +22,12 @@ _Readers = Mapping[str, Callable[[object, set[str]], Argument]]
 _HINT = "Call eval() on the model before exporting it."
 
 
-def parse(nodes: list[Any], known: set[str], *, nested: bool = False) -> tuple[Call, ...]:
+def parse(nodes: list[Any], known: set[str], *, depth: int = 0, loops: bool = True) -> tuple[Call, ...]:
     """The calls in order. `known` holds the values given from outside, and grows by their results.
 
-    `nested` for the body of a scan, which cannot hold another.
+    `depth` is in how many other graphs this one lies; `loops` whether it may hold a scan.
 
-    Raises `Rejected`: `unknown_operator`, `unknown_value`, `unsupported_argument`, `too_complex`,
+    Raises `Rejected`: `unknown_operator`, `unknown_value`, `unsupported_argument`, `too_complex`, `too_deep`,
     `malformed`.
     """
     calls: list[Call] = []
@@ -36,14 +38,16 @@ def parse(nodes: list[Any], known: set[str], *, nested: bool = False) -> tuple[C
         target = field(node, "target", str)
         if operators.is_assertion(target):
             continue
-        if target == operators.SCAN and not nested:
-            call = _scan(node, known)
+        if target in _HIGHER_ORDER and (loops or target != operators.SCAN):
+            call = _HIGHER_ORDER[target](target, node, known, _subgraphs(depth, loops and target in _WRAPS))
         else:
             operators.check(target)
-            call = _call(target, node, known)
+            call = _call(target, node, known, _READERS)
         claim([name for name in call.results if name is not None], known)
         calls.append(call)
         count += _size(call)
+    if sum(map(_graphs, calls)) > MAX_SUBGRAPHS:
+        raise Rejected("too_complex", f"The model holds more than {MAX_SUBGRAPHS} graphs in its graph.")
     return tuple(calls)
 
 
@@ -76,8 +80,17 @@ def mutates(what: str) -> Rejected:
 
 
 def _size(call: Call) -> int:
-    """The number of calls that it stands for: those of a scan's body count as well."""
-    return 1 + sum(len(argument.calls) for argument in call.arguments if isinstance(argument, Subgraph))
+    """The number of calls that it stands for: those of the graphs in it count as well."""
+    return 1 + sum(_size(inner) for graph in _bodies(call) for inner in graph.calls)
+
+
+def _graphs(call: Call) -> int:
+    """How many graphs a call holds, those inside of them included."""
+    return sum(1 + sum(map(_graphs, graph.calls)) for graph in _bodies(call))
+
+
+def _bodies(call: Call) -> list[Subgraph]:
+    return [argument for argument in call.arguments if isinstance(argument, Subgraph)]
 
 
 def _too_complex() -> Rejected:
@@ -88,11 +101,11 @@ def _too_complex() -> Rejected:
     )
 
 
-def _call(target: str, node: object, known: set[str], readers: _Readers | None = None) -> Call:
+def _call(target: str, node: object, known: set[str], readers: _Readers) -> Call:
     arguments: list[Argument] = []
     keywords: dict[str, Argument] = {}
     for item in field(node, "inputs", list):
-        value = _argument(field(item, "arg", dict), known, readers or _READERS)
+        value = _argument(field(item, "arg", dict), known, readers)
         if item.get("kind") == _KEYWORD:
             keywords[identifier(item.get("name"), "the name of an argument")] = value
         else:
@@ -101,32 +114,87 @@ def _call(target: str, node: object, known: set[str], readers: _Readers | None =
     return Call(target, tuple(arguments), keywords, results, unpacked)
 
 
-def _scan(node: object, known: set[str]) -> Call:
+def _scan(target: str, node: object, known: set[str], subgraphs: _Readers) -> Call:
     """A scan takes its body, the first carried values, what it runs over, and what every step reads."""
-    call = _call(operators.SCAN, node, known, {"as_graph": _subgraph, "as_tensors": _READERS["as_tensors"]})
+    call = _call(target, node, known, {**subgraphs, **_only("as_tensors")})
     body, *groups = call.arguments
     sizes = [len(group) for group in groups if isinstance(group, tuple)]
     if call.keywords or not isinstance(body, Subgraph) or len(sizes) != 3 or len(groups) != 3:
         raise malformed("a scan should take a graph and three lists of tensors")
-    if len(body.inputs) != sum(sizes) or len(body.outputs) != len(call.results):
-        raise malformed("the body of a scan should take and return as many tensors as the scan")
+    _demand_fit(call, body, sum(sizes))
     return call
 
 
-def _subgraph(value: object, _: set[str]) -> Argument:
-    graph = field(value, "graph", dict)
-    known: set[str] = set()
-    inputs = tuple(_tensor_name(item) for item in field(graph, "inputs", list))
-    claim(inputs, known)
-    calls = parse(field(graph, "nodes", list), known, nested=True)
-    outputs = tuple(_known(_tensor_name(item), known) for item in field(graph, "outputs", list))
-    return Subgraph(inputs, calls, outputs)
+def _cond(target: str, node: object, known: set[str], subgraphs: _Readers) -> Call:
+    """A cond takes a truth value, the graph for true, the graph for false, and what both read."""
+    readers = _only("as_tensor", "as_bool", "as_sym_bool", "as_tensors")
+    call = _call(target, node, known, {**subgraphs, **readers})
+    if call.keywords or len(call.arguments) != 4:
+        raise malformed("a cond should take a truth value, two graphs and a list of tensors")
+    predicate, *branches, operands = call.arguments
+    if not isinstance(predicate, bool | Reference) or not isinstance(operands, tuple):
+        raise malformed("a cond should take a truth value, two graphs and a list of tensors")
+    for branch in branches:
+        _demand_fit(call, branch, len(operands))
+    return call
+
+
+def _wrap(target: str, node: object, known: set[str], subgraphs: _Readers) -> Call:
+    """A graph to run under a setting that is of no account: the settings, the graph, and what it reads."""
+    call = _call(target, node, known, {**_READERS, **subgraphs})
+    if call.keywords or len(call.arguments) <= _SETTINGS[target]:
+        raise malformed("a wrapped graph should follow its settings")
+    body, *operands = call.arguments[_SETTINGS[target] :]
+    if not all(isinstance(operand, Reference) for operand in operands):
+        raise malformed("a wrapped graph should read tensors")
+    if target == operators.AUTOCAST and call.arguments[2] is not False:
+        raise Rejected(
+            "unknown_operator",
+            "The model casts automatically (torch.autocast inside forward), which is not supported.",
+            hint="Cast by calls to `to`, or leave autocast out, and export again.",
+        )
+    _demand_fit(call, body, len(operands))
+    return Call(target, (body, tuple(operands)), {}, call.results, call.unpacked)
+
+
+def _demand_fit(call: Call, body: Argument, operands: int) -> None:
+    if not isinstance(body, Subgraph):
+        raise malformed("a graph is missing where one should be run")
+    if len(body.inputs) != operands or len(body.outputs) != len(call.results):
+        raise malformed("a graph should take and return as many tensors as the call that runs it")
+
+
+_HIGHER_ORDER: Mapping[str, Callable[[str, object, set[str], _Readers], Call]] = {
+    operators.SCAN: _scan,
+    operators.COND: _cond,
+    operators.GRAD_MODE: _wrap,
+    operators.AUTOCAST: _wrap,
+}
+_SETTINGS = {operators.GRAD_MODE: 1, operators.AUTOCAST: 4}
+_WRAPS = frozenset(_SETTINGS)
+
+
+def _subgraphs(depth: int, loops: bool) -> _Readers:
+    """The reader of the graphs inside of one that lies in `depth` others."""
+
+    def read(value: object, _: set[str]) -> Argument:
+        if depth == MAX_DEPTH:
+            raise Rejected("too_deep", f"The model nests graphs more than {MAX_DEPTH} deep.")
+        graph = field(value, "graph", dict)
+        known: set[str] = set()
+        inputs = tuple(_tensor_name(item) for item in field(graph, "inputs", list))
+        claim(inputs, known)
+        calls = parse(field(graph, "nodes", list), known, depth=depth + 1, loops=loops)
+        outputs = tuple(_known(_tensor_name(item), known) for item in field(graph, "outputs", list))
+        return Subgraph(inputs, calls, outputs)
+
+    return {"as_graph": read}
 
 
 def _tensor_name(document: object) -> str:
     kind, value = union(document)
     if kind != "as_tensor":
-        raise Rejected("unsupported_argument", f"A scan's body takes or returns {show(kind)}.")
+        raise Rejected("unsupported_argument", f"A graph inside of the graph takes or returns {show(kind)}.")
     return identifier(field(value, "name", str), "the name of a value")
 
 
@@ -198,6 +266,15 @@ def _literal(
         return literal
 
     return read
+
+
+def _only(*kinds: str) -> _Readers:
+    return {kind: _READERS[kind] for kind in kinds}
+
+
+def constant(document: object) -> Argument:
+    """A number, a truth value, a text or None; raises `Rejected` for anything else."""
+    return _argument(document, set(), _only("as_none", "as_int", "as_float", "as_bool", "as_string"))
 
 
 def _many(read: Callable[[object, set[str]], Argument]) -> Callable[[object, set[str]], Argument]:

@@ -10,17 +10,22 @@ _T = TypeVar("_T")
 
 
 def load(data: bytes, what: str) -> dict[str, Any]:
-    """The JSON object in `data`, called `what` in messages.
+    """The JSON object in `data`, called `what` in messages; raises `Rejected` like `parse`."""
+    return expect(parse(data, what), dict, what)
+
+
+def parse(data: bytes | str, what: str) -> object:
+    """The JSON in `data`, called `what` in messages.
 
     Raises `Rejected`: `malformed` where it is none, `too_deep` where it nests beyond Python's own limit.
     """
     try:
-        document = json.loads(data)
+        document: object = json.loads(data)
     except RecursionError:
         raise Rejected("too_deep", f"{what} is nested too deeply.") from None
     except ValueError:
         raise Rejected("malformed", f"{what} is not valid JSON.") from None
-    return expect(document, dict, what)
+    return document
 
 
 def expect(value: object, kind: type[_T], what: str) -> _T:
@@ -57,3 +62,14 @@ def name_of(value: object, what: str) -> str:
             "hostile_name", f"{show(name)} is not accepted as {what}: names are ASCII identifiers."
         )
     return name
+
+
+def path_of(value: object, what: str) -> str:
+    """A name, or several joined by dots as nested inputs are called: `batch.ids`, `pair.0`."""
+    path = expect(value, str, what)
+    first, *rest = path.split(".")
+    for part in (first, *(part for part in rest if not (part.isascii() and part.isdigit()))):
+        name_of(part, what)
+    if len(path) > 200:
+        raise Rejected("hostile_name", f"{show(path)} is too long for {what}.")
+    return path

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from workers.engine.admit.archive import Archive, Rules, open_archive, show
-from workers.engine.admit.document import malformed, name_of
+from workers.engine.admit.document import malformed, path_of
 from workers.engine.admit.stored import StoredArray, elements
 from workers.engine.errors import Rejected
 
@@ -50,7 +50,7 @@ def _array(archive: Archive, entry: str) -> StoredArray:
             f"The archive has an entry that is not an array: {show(entry)}.",
             hint="Write the file with numpy.savez or numpy.savez_compressed.",
         )
-    name = name_of(entry.removesuffix(".npy"), "the name of an array")
+    name = path_of(entry.removesuffix(".npy"), "the name of an array")
     header, start = _header(archive, entry, name)
     dtype, shape = _dtype(header["descr"].decode("latin-1"), name), _shape(header["shape"])
     size = elements(shape) * int(header["descr"][-2:-1])

@@ -83,8 +83,15 @@ _ARITHMETIC = """
 SYMBOLIC = frozenset(_ARITHMETIC.split())
 """Arithmetic on sizes."""
 
-SCAN = "torch.ops.higher_order.scan"
+_HIGHER_ORDER = "torch.ops.higher_order."
+SCAN = f"{_HIGHER_ORDER}scan"
 """A loop over the first axis, whose body is a graph of its own: allowed outside of other bodies only."""
+COND = f"{_HIGHER_ORDER}cond"
+"""A choice between two graphs by a truth value."""
+GRAD_MODE = f"{_HIGHER_ORDER}wrap_with_set_grad_enabled"
+"""A graph that records gradients, or does not: it computes the same either way."""
+AUTOCAST = f"{_HIGHER_ORDER}wrap_with_autocast"
+"""A graph with or without automatic casts."""
 
 _ASSERTIONS = re.compile(r"torch\.ops\.aten\.(_assert_\w+|sym_constrain_range\w*)\.\w+")
 _OUT = re.compile(r"(^|_)out$", re.ASCII)  # but not `dtype_layout`
@@ -102,11 +109,16 @@ def check(target: str) -> None:
     # An `out` overload writes into whatever tensor it is given.
     if target in SYMBOLIC or (found and found[1] in ATEN and not _OUT.search(found[2])):
         return
-    nested = target.startswith("torch.ops.higher_order.")
     raise Rejected(
         "unknown_operator",
         f"The model calls the operator {show(target)}, which is not supported.",
-        hint="Export the model without control flow (but for one scan) or torch.no_grad inside forward."
-        if nested
-        else "Replace the operator by standard torch.nn or torch.nn.functional calls and export again.",
+        hint=_HINTS.get(target, _NESTED if target.startswith(_HIGHER_ORDER) else _FLAT),
     )
+
+
+_FLAT = "Replace the operator by standard torch.nn or torch.nn.functional calls and export again."
+_NESTED = "Of control flow, cond and scan are supported, a scan outside of every other only."
+_HINTS = {
+    f"{_HIGHER_ORDER}while_loop": "How often it runs depends on the data. Loop a fixed number of times in "
+    "Python, or over an axis by torch's scan."
+}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from workers.engine.admit.archive import show
-from workers.engine.admit.document import expect, malformed, name_of
+from workers.engine.admit.document import expect, malformed, path_of
 from workers.engine.admit.thrift import Fields, get
 from workers.engine.errors import Rejected
 
@@ -99,7 +99,7 @@ def columns(schema: list[Any]) -> list[Column]:
 def _column(following: Callable[[], Fields]) -> Column:
     """The next column, whose lists are walked to the numbers in them."""
     element, axes = following(), 0
-    name = name_of(get(element, 4, bytes, "a name").decode("latin-1"), "the name of a column")
+    name = path_of(get(element, 4, bytes, "a name").decode("latin-1"), "the name of a column")
     if element.get(3) == _REPEATED:
         raise _unsupported(name, "repeated values that are no list")
     while _children(element):

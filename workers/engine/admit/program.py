@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, Union
 
+from workers.engine.signature import Signature
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -20,9 +22,13 @@ class Axis:
 
 @dataclass(frozen=True)
 class ProgramInput:
-    """A tensor that the caller gives: `dtype` is a torch dtype's name."""
+    """A tensor that the caller gives: `value` is its name in the graph, `dtype` a torch dtype's name.
+
+    `name` says where in the call it stands: `batch.ids`.
+    """
 
     name: str
+    value: str
     dtype: str
     shape: tuple[int | Axis, ...]
 
@@ -67,7 +73,7 @@ class TorchConstant:
 
 @dataclass(frozen=True)
 class Subgraph:
-    """The body of a scan: calls over its own inputs and nothing else. None of them is a scan again."""
+    """The body of a scan or a branch of a cond: calls over its own inputs and nothing else."""
 
     inputs: tuple[str, ...]
     calls: tuple["Call", ...]
@@ -97,12 +103,16 @@ class Call:
 
 @dataclass(frozen=True)
 class Program:
-    """A graph of operator calls in order, over inputs and states."""
+    """A graph of operator calls in order, over inputs and states.
+
+    `signature` is None where the inputs are positional, and the outputs one tensor or a tuple of them.
+    """
 
     inputs: tuple[ProgramInput, ...]
     states: tuple[State, ...]
     calls: tuple[Call, ...]
     outputs: tuple[str, ...]
+    signature: Signature | None = None
 
 
 def names_in(argument: Argument) -> set[str]:

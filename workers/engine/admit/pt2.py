@@ -4,19 +4,21 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from workers.engine.admit import calls
+from workers.engine.admit import calls, tensors
 from workers.engine.admit.archive import Archive, Rules, open_archive, show
-from workers.engine.admit.document import expect, field, load, malformed, name_of, union
+from workers.engine.admit.document import field, load, malformed, name_of, union
 from workers.engine.admit.dtypes import BYTES, dtype
-from workers.engine.admit.program import Axis, Payload, Program, ProgramInput, State
+from workers.engine.admit.program import Payload, Program, ProgramInput, State
+from workers.engine.admit.signature import signature
 from workers.engine.errors import Rejected
+from workers.engine.signature import Nested, Place
 
 SCHEMA = 8
 MAX_JSON_BYTES = 64 << 20
-MAX_LENGTH = 1 << 40
 MAX_AXES = 64
 MAX_EXPANDED_BYTES = 1 << 30
 
@@ -34,12 +36,11 @@ _KNOWN_ENTRY = re.compile(
     r"|\.format_version|\.storage_alignment",
     re.ASCII,
 )
-_LEGACY_ENTRY = re.compile(r"serialized_(exported_program\.json|state_dict\.\w+)|.*weights/\w+\.pt", re.ASCII)
+_LEGACY_ENTRY = re.compile(  # torch up to 2.7, with a folder or without; torch 2.8
+    r"(.*/)?serialized_(exported_program\.json|(state_dict|constants)\.\w+)|.*(weights|constants)/\w+\.pt",
+    re.ASCII,
+)
 _NATIVE_ENTRY = re.compile(r"data/aotinductor/.*|.*\.(so|dll|dylib|o|a)(\.\d+)*", re.IGNORECASE)
-_SYMBOL = re.compile(r"Symbol\('([a-z]+\d+)'(, \w+=(True|False))*\)|([a-z]+\d+)", re.ASCII)
-# Names that torch pastes into the code of the graphs it generates.
-_RESERVED = frozenset({"self", "torch", "pytree", "fx_pytree", "device", "inf", "nan"})
-_STRIDED = 7
 
 
 @contextmanager
@@ -90,8 +91,9 @@ def _check_header(archive: Archive, root: str) -> None:
 def _outdated() -> Rejected:
     return Rejected(
         "unsupported_version",
-        "The file was written by a release of torch whose format is not supported.",
-        hint="Export it again with torch 2.13.",
+        "The file was written by a release of torch before 2.9, which stored the weights as a pickle.",
+        hint="Save it anew with torch 2.9 to 2.13, by torch.export.save(torch.export.load(file), file), or "
+        "export the model again.",
     )
 
 
@@ -120,37 +122,15 @@ def _payload(description: object, folder: str, path: str) -> Payload:
         )
     entry = name_of(field(description, "path_name", str), "the name of a payload")
     meta = field(description, "tensor_meta", dict)
-    _check_placement(meta, path)
+    tensors.check_placement(meta, path)
     return Payload(
         entry=f"{folder}/{entry}",
         dtype=dtype(field(meta, "dtype", int)),
-        shape=_lengths(meta, "sizes"),
-        strides=_lengths(meta, "strides"),
-        offset=_length(field(meta, "storage_offset", dict)),
+        shape=tensors.lengths(meta, "sizes"),
+        strides=tensors.lengths(meta, "strides"),
+        offset=tensors.length_of(field(meta, "storage_offset", dict)),
         requires_grad=field(meta, "requires_grad", bool),
     )
-
-
-def _check_placement(meta: dict[str, Any], path: str) -> None:
-    if field(meta, "layout", int) != _STRIDED:
-        raise Rejected("unsupported_layout", f"The tensor {show(path)} is not dense.")
-    if field(field(meta, "device", dict), "type", str) != "cpu":
-        raise Rejected(
-            "not_on_cpu",
-            f"The tensor {show(path)} was exported from another device than the CPU.",
-            hint="Move the model and its example inputs to the CPU before torch.export.",
-        )
-
-
-def _lengths(meta: dict[str, Any], key: str) -> tuple[int, ...]:
-    return tuple(_length(item) for item in field(meta, key, list))
-
-
-def _length(item: object) -> int:
-    length = field(item, "as_int", int)
-    if not 0 <= length < MAX_LENGTH:
-        raise Rejected("payload_size", f"A tensor has a length of {length}.")
-    return length
 
 
 def _check_sizes(payloads: list[Payload], archive: Archive) -> None:
@@ -182,32 +162,49 @@ def _extent(payload: Payload) -> int:
 
 
 def _program(document: dict[str, Any], payloads: dict[str, dict[str, Payload]]) -> Program:
-    if field(field(document, "schema_version", dict), "major", int) != SCHEMA:
-        raise _outdated()
+    major = field(field(document, "schema_version", dict), "major", int)
+    if major != SCHEMA:
+        raise Rejected(
+            "unsupported_version",
+            f"The file was written by a release of torch whose format ({major}) is not supported.",
+            hint="Export the model again with torch 2.9 to 2.13.",
+        )
     module = field(document, "graph_module", dict)
     graph = field(module, "graph", dict)
-    ranges = field(document, "range_constraints", dict)
+    inputs, arguments, states = _taken(module, field(document, "range_constraints", dict), payloads)
+    known: set[str] = set()
+    calls.claim([spec.value for spec in inputs] + [state.name for state in states], known)
+    steps = calls.parse(field(graph, "nodes", list), known)
+    outputs, results = _returned(field(field(module, "signature", dict), "output_specs", list), known)
+    call = signature(module, arguments, results, [spec.value for spec in inputs])
+    if call is not None:
+        inputs = [replace(spec, name=name) for spec, name in zip(inputs, call.input_names, strict=True)]
+    return Program(tuple(inputs), tuple(states), steps, tuple(outputs), call)
+
+
+def _taken(
+    module: dict[str, Any], ranges: dict[str, Any], payloads: dict[str, dict[str, Payload]]
+) -> tuple[list[ProgramInput], list[Nested], list[State]]:
+    """The inputs, the arguments in order (places of inputs, constants), and the states."""
+    described = field(field(module, "graph", dict), "tensor_values", dict)
     inputs: list[ProgramInput] = []
+    arguments: list[Nested] = []
     states: list[State] = []
     for spec in field(field(module, "signature", dict), "input_specs", list):
         kind, value = union(spec)
         if kind == "user_input":
-            inputs.append(_input(value, field(graph, "tensor_values", dict), ranges))
+            arguments.append(Place(len(inputs)))
+            inputs.append(tensors.input_of(value, described, ranges))
         elif kind in ("parameter", "buffer", "tensor_constant"):
             states.append(_state(kind, value, payloads))
-        elif kind != "constant_input":  # an argument that was None or a number when the model was exported
+        elif kind == "constant_input":
+            arguments.append(calls.constant(field(value, "value", dict)))
+        else:
             raise Rejected("unsupported_input", f"The model takes an input of the kind {show(kind)}.")
     if not inputs:
         raise Rejected("unsupported_input", "The model takes no tensor.")
-    _check_examples(inputs)
-    known: set[str] = set()
-    calls.claim([spec.name for spec in inputs] + [state.name for state in states], known)
-    return Program(
-        inputs=tuple(inputs),
-        states=tuple(states),
-        calls=calls.parse(field(graph, "nodes", list), known),
-        outputs=_outputs(field(field(module, "signature", dict), "output_specs", list), known),
-    )
+    tensors.check_examples(inputs)
+    return inputs, arguments, states
 
 
 def _state(kind: str, value: object, payloads: dict[str, dict[str, Payload]]) -> State:
@@ -242,84 +239,20 @@ def _argument_name(value: object) -> str:
     return calls.identifier(field(field(value, "arg", dict), "name", str), "the name of a value")
 
 
-def _input(value: object, tensors: dict[str, Any], ranges: dict[str, Any]) -> ProgramInput:
-    kind, argument = union(field(value, "arg", dict))
-    if kind != "as_tensor":
-        raise Rejected(
-            "unsupported_input",
-            "The model takes an input that is not a tensor.",
-            hint="Give numbers and flags their values before exporting.",
-        )
-    name = calls.identifier(field(argument, "name", str), "the name of an input")
-    if name in _RESERVED:
-        raise Rejected("hostile_name", f"{show(name)} is not accepted as the name of an input.")
-    meta = field(tensors, name, dict)
-    _check_placement(meta, name)
-    shape = tuple(_axis(item, ranges, name) for item in field(meta, "sizes", list))
-    return ProgramInput(name, dtype(field(meta, "dtype", int)), shape)
-
-
-def _axis(item: object, ranges: dict[str, Any], name: str) -> int | Axis:
-    kind, value = union(item)
-    if kind != "as_expr":
-        return _length(item)
-    symbol = _SYMBOL.fullmatch(field(value, "expr_str", str)[:200])
-    if symbol is None:
-        raise Rejected(
-            "unsupported_dimension",
-            f"The input {show(name)} has an axis whose length depends on that of another axis.",
-            hint="Export it with independent torch.export.Dim axes.",
-        )
-    text = symbol[1] or symbol[4]
-    bounds = field(ranges, text, dict)
-    minimum, maximum = _bound(bounds, "min_val"), _bound(bounds, "max_val")
-    least = max(1, minimum or 1)
-    axis = Axis(text, least, maximum, _example(value, least, maximum))
-    if axis.minimum >= MAX_LENGTH or (maximum is not None and maximum < axis.minimum):
-        raise malformed(f"the axis {text} cannot have any length")
-    return axis
-
-
-def _example(value: object, minimum: int, maximum: int | None) -> int:
-    """The axis's length in the exported example, moved into its bounds; the least where none is told."""
-    hint = expect(value, dict, "a symbol").get("hint")
-    length = hint.get("as_int") if isinstance(hint, dict) else None
-    if not isinstance(length, int) or isinstance(length, bool):
-        return minimum
-    return max(minimum, length if maximum is None else min(length, maximum))
-
-
-def _bound(bounds: dict[str, Any], key: str) -> int | None:
-    """A bound; None where it is absent or so large that it means no bound."""
-    value = bounds.get(key)
-    if value is None:
-        return None
-    bound = expect(value, int, f"the field {key!r}")
-    return bound if abs(bound) < 1 << 62 else None
-
-
-def _check_examples(inputs: list[ProgramInput]) -> None:
-    """The trace allocates example inputs, with short variable axes: they must not be huge."""
-    size = 0
-    for spec in inputs:
-        lengths = (axis if isinstance(axis, int) else max(axis.example, 32) for axis in spec.shape)
-        size += math.prod(lengths) * BYTES[spec.dtype]
-    if size > MAX_EXPANDED_BYTES:
-        raise Rejected("input_too_large", "The smallest inputs that the model takes are too large.")
-
-
-def _outputs(specs: list[Any], known: set[str]) -> tuple[str, ...]:
-    outputs = []
+def _returned(specs: list[Any], known: set[str]) -> tuple[list[str], list[Nested]]:
+    """The values that are returned, and the results in order: their places, and None."""
+    outputs: list[str] = []
+    results: list[Nested] = []
     for spec in specs:
         kind, value = union(spec)
         if kind != "user_output":
             raise calls.mutates(kind)
         tag, argument = union(field(value, "arg", dict))
-        if tag == "as_none":
-            continue
-        if tag != "as_tensor":
+        if tag not in ("as_none", "as_tensor"):
             raise Rejected("unsupported_output", "The model returns something that is not a tensor.")
-        outputs.append(calls.known_name(argument, known))
+        results.append(None if tag == "as_none" else Place(len(outputs)))
+        if tag == "as_tensor":
+            outputs.append(calls.known_name(argument, known))
     if not outputs:
         raise Rejected("unsupported_output", "The model returns no tensor.")
-    return tuple(outputs)
+    return outputs, results

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from workers.engine.admit.archive import show
-from workers.engine.admit.document import expect, field, load, malformed, name_of
+from workers.engine.admit.document import expect, field, load, malformed, path_of
 from workers.engine.admit.stored import StoredArray, elements
 from workers.engine.errors import Rejected
 
@@ -56,7 +56,7 @@ def admit(path: Path) -> Iterator[list[StoredArray]]:
 
 
 def spans(
-    head: Callable[[int], bytes], size: int, name: Callable[[object, str], str] = name_of
+    head: Callable[[int], bytes], size: int, name: Callable[[object, str], str] = path_of
 ) -> list[Span]:
     """The arrays of a safetensors file of `size` bytes, in the order of their bytes.
 

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from workers.engine.admit.calls import mutates
-from workers.engine.admit.operators import SCAN
+from workers.engine.admit.operators import AUTOCAST, COND, GRAD_MODE, SCAN
 from workers.engine.admit.program import (
     Argument,
     Call,
@@ -29,21 +30,46 @@ _EVALUATION: dict[str, Argument] = {"train": False, "training": False, "dropout_
 _Operator = Callable[..., Any]
 
 
+def _cond(predicate: Any, yes: _Operator, no: _Operator, operands: list[Any]) -> Any:
+    """A choice; what is known while this is traced leaves no trace."""
+    if isinstance(predicate, bool):
+        return (yes if predicate else no)(*operands)
+    ways = (_in_tuple(yes), _in_tuple(no))  # torch writes down the form of what they return
+    return torch.ops.higher_order.cond(predicate, *ways, operands)
+
+
+def _in_tuple(body: _Operator) -> _Operator:
+    return lambda *operands: tuple(body(*operands))
+
+
+def _run(body: _Operator, operands: list[Any]) -> Any:
+    return body(*operands)
+
+
+_NESTED: Mapping[str, _Operator] = {
+    SCAN: torch.ops.higher_order.scan,
+    COND: _cond,
+    GRAD_MODE: _run,
+    AUTOCAST: _run,
+}
+
+
 def interpreter(program: Program, tensors: Mapping[str, Tensor]) -> nn.Module:
     """A module in evaluation mode whose forward makes the program's calls one by one.
 
     `tensors` holds the states' values by attribute path; states that share one `Tensor` object stay tied.
-    The parameters of forward are named after the inputs. A model exported in training mode is turned to
-    evaluation: dropout and batch statistics off, its counting of batches left out. Raises `Rejected`:
+    The parameters of forward are named after the inputs' values. A model exported in training mode is turned
+    to evaluation: dropout and batch statistics off, its counting of batches left out. Raises `Rejected`:
     `unknown_operator` for an overload torch does not have, `hostile_name`, `mutates_state`.
     """
     root = nn.Module()
     for state in program.states:
         _register(root, state, tensors[state.path])
     calls, cloned = _without_mutation(program)
-    steps = _steps(calls)
+    known = _known(program, tensors)
+    steps = _steps(_decided(call, known) for call in calls)
     states = [(state.name, attrgetter(state.path)) for state in program.states]
-    names = [spec.name for spec in program.inputs]
+    names = [spec.value for spec in program.inputs]
 
     def forward(*inputs: Tensor) -> Any:
         values: dict[str, Any] = {name: read(root) for name, read in states}
@@ -66,6 +92,22 @@ def _steps(calls: Iterable[Call]) -> list[tuple[_Operator, Call]]:
     return [(_resolve(call.operator), _evaluating(call)) for call in calls]
 
 
+def _known(program: Program, tensors: Mapping[str, Tensor]) -> dict[str, bool]:
+    """The truth values that are stored, by name."""
+    stored = {state.name: tensors[state.path] for state in program.states if state.kind != "parameter"}
+    return {
+        name: bool(flag) for name, flag in stored.items() if flag.dtype == torch.bool and flag.numel() == 1
+    }
+
+
+def _decided(call: Call, known: Mapping[str, bool]) -> Call:
+    """The call, with a stored truth value in the place of its name where it is a choice by one."""
+    if call.operator != COND or not isinstance(call.arguments[0], Reference):
+        return call
+    predicate = known.get(call.arguments[0].name, call.arguments[0])
+    return replace(call, arguments=(predicate, *call.arguments[1:]))
+
+
 def _register(root: nn.Module, state: State, tensor: Tensor) -> None:
     *containers, name = state.path.split(".")
     module = root
@@ -85,8 +127,8 @@ def _register(root: nn.Module, state: State, tensor: Tensor) -> None:
 
 
 def _resolve(target: str) -> _Operator:
-    if target == SCAN:
-        return torch.ops.higher_order.scan
+    if target in _NESTED:
+        return _NESTED[target]
     symbolic = arithmetic(target)
     if symbolic is not None:
         return symbolic
@@ -104,7 +146,7 @@ def _without_mutation(program: Program) -> tuple[list[Call], set[str]]:
     Counters (a buffer that nothing but its own increment uses) are left out; any other write into a state is
     rejected.
     """
-    inputs = {spec.name for spec in program.inputs}
+    inputs = {spec.value for spec in program.inputs}
     owners = {name: name for name in inputs} | {state.name: state.name for state in program.states}
     calls, cloned = [], set()
     for call in program.calls:
@@ -193,7 +235,7 @@ def _value(argument: Argument, values: Mapping[str, Any]) -> Any:
 
 
 def _function(body: Subgraph) -> Callable[..., list[Any]]:
-    """The body of a scan as a function; raises `Rejected` where it writes into a tensor."""
+    """A graph inside of the graph as a function; raises `Rejected` where it writes into a tensor."""
     for call in body.calls:
         if _written(call):
             raise mutates(call.operator)

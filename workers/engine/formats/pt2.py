@@ -12,7 +12,8 @@ from workers.engine.admit.program import Axis, Payload, Program, ProgramInput
 from workers.engine.errors import Rejected
 from workers.engine.formats.interpreter import interpreter
 from workers.engine.formats.reason import reason
-from workers.engine.graph.network import Dimension, Input, Network, export, trace
+from workers.engine.graph.called import export_as_called
+from workers.engine.graph.network import Dimension, Input, Network, trace
 
 # Where a graph was written down tells about the machine, and no reader needs it.
 _PROVENANCE = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
@@ -23,13 +24,14 @@ def read(path: Path) -> Network:
 
     The file is admitted, its tensors are read from raw bytes, its operator calls interpreted and traced
     anew: torch.export.load is never called, and nothing is unpickled or evaluated. Parameters and buffers
-    keep their paths and ties, inputs their names, variable axes their bounds. A module that returns anything
-    but one tensor returns a flat tuple. Raises `Rejected`, never with a path of the server.
+    keep their paths and ties, inputs their names, variable axes their bounds. The network takes its tensors
+    in a row and returns one tensor or a flat tuple; how the user calls it is its `signature`. Raises
+    `Rejected`, never with a path of the server.
     """
     with admission.admit(path) as (program, archive):
         try:
             module = interpreter(program, _tensors(program, archive))
-            return trace(module, [_input(spec) for spec in program.inputs])
+            return trace(module, [_input(spec) for spec in program.inputs], program.signature)
         except (Rejected, OSError, MemoryError):
             raise
         except Exception as error:  # whatever torch raises on a graph that makes no sense to it
@@ -41,13 +43,14 @@ def read(path: Path) -> Network:
 
 
 def write(network: Network, path: Path) -> None:
-    """Write `network` as a `.pt2` that torch.export.load opens without this package.
+    """Write `network` as a `.pt2` that torch.export.load opens without this package, and that is called by
+    the network's signature.
 
     The file holds neither example inputs nor any trace of where it was made; equal networks give equal bytes
     under equal file names. Tensors that are parts of larger storages are stored alone. `network` is not
     changed.
     """
-    program = export(network.module, network.inputs)
+    program = export_as_called(network)
     program.example_inputs = None
     _forget_provenance(program)
     _compact(program)

@@ -36,7 +36,7 @@ def canonicalise(network: Network) -> Network:
     for node in products:
         straighten(network.module, node)
     surgery.prune(network.module)
-    return trace(network.module, network.inputs)
+    return trace(network.module, network.inputs, network.signature)
 
 
 def _unstack(module: GraphModule, node: Node) -> None:

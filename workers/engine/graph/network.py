@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 
 from workers.engine.graph.batch import batch_axis
 from workers.engine.graph.recurrent import kept_whole
+from workers.engine.signature import Signature
 
 T = TypeVar("T")
 
@@ -35,7 +36,10 @@ _MASK_NAMES = frozenset({"mask", "attention_mask", "input_mask"})
 
 @dataclass(frozen=True)
 class Input:
-    """One tensor input: its name, dtype and shape, whose variable axes are `Dimension`s."""
+    """One tensor input: its name, dtype and shape, whose variable axes are `Dimension`s.
+
+    Of nested inputs the name is the way to them, joined by dots.
+    """
 
     name: str
     dtype: torch.dtype
@@ -44,7 +48,7 @@ class Input:
     @property
     def is_mask(self) -> bool:
         """Whether the input says which positions are real: called like an attention mask, with two axes."""
-        return self.name in _MASK_NAMES and len(self.shape) == 2
+        return self.name.rpartition(".")[2] in _MASK_NAMES and len(self.shape) == 2
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,14 @@ class Network:
 
     `module` is edited in place by `graph.surgery` only; everybody else treats it as read-only and takes a
     `copy()` before training. Parameters and buffers are attributes of the module under their original names.
-    `batch_axis` is where inputs have their batch: 1 where they have time before it.
+    `batch_axis` is where inputs have their batch: 1 where they have time before it. `signature` is how the
+    user calls the network, where that is not by tensors in a row, as it is called here.
     """
 
     module: GraphModule
     inputs: tuple[Input, ...]
     batch_axis: int = 0
+    signature: Signature | None = None
     _known: dict[tuple[Any, ...], Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, *tensors: Tensor) -> Any:
@@ -110,14 +116,14 @@ class Network:
         return tuple(_made_up(spec, size) for spec, size in zip(self.inputs, self.sizes(batch), strict=True))
 
 
-def trace(module: nn.Module, inputs: Sequence[Input]) -> Network:
-    """Trace `module` with torch.export and unlift it.
+def trace(module: nn.Module, inputs: Sequence[Input], signature: Signature | None = None) -> Network:
+    """Trace `module`, which takes tensors in a row, with torch.export and unlift it.
 
     Raises whatever torch.export raises: callers that trace foreign graphs translate it.
     """
     program = export(module, inputs)
     module = program.module(check_guards=False)
-    return Network(module, tuple(inputs), batch_axis(module))
+    return Network(module, tuple(inputs), batch_axis(module), signature)
 
 
 def export(module: nn.Module, inputs: Sequence[Input]) -> ExportedProgram:
@@ -126,14 +132,18 @@ def export(module: nn.Module, inputs: Sequence[Input]) -> ExportedProgram:
     Distinct lengths of three and more stand in for variable axes: torch.export specialises axes of one, and
     merges axes that are equal by accident.
     """
+    with kept_whole():
+        return torch.export.export(module, examples(inputs), dynamic_shapes=dynamic_shapes(inputs))
+
+
+def dynamic_shapes(inputs: Sequence[Input]) -> tuple[dict[int, Dim] | None, ...]:
+    """The variable axes of every input, as torch.export takes them."""
     dims = _dims(inputs)
-    shapes = tuple(
+    return tuple(
         {axis: dims[size.symbol][0] for axis, size in enumerate(spec.shape) if isinstance(size, Dimension)}
         or None
         for spec in inputs
     )
-    with kept_whole():
-        return torch.export.export(module, examples(inputs), dynamic_shapes=shapes)
 
 
 def examples(inputs: Sequence[Input]) -> tuple[Tensor, ...]:

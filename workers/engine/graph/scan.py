@@ -1,4 +1,4 @@
-"""Loops over time inside of a graph: torch's scan, and a plain loop that is the same, faster to train."""
+"""Graphs inside of a graph: torch's scan and cond, and plain functions that are the same, faster to train."""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from torch.fx import Graph, GraphModule, Node, Proxy
 from torch.fx.proxy import GraphAppendingTracer
 
 SCAN = torch.ops.higher_order.scan
+COND = torch.ops.higher_order.cond
 
 Body = Callable[..., Sequence[Any]]
 """One step: from the carried values, the slices of what is run over and what every step reads, each spread
@@ -30,6 +31,15 @@ def loop(
         carried = list(results[: len(carried)])
         emitted.append(results[len(carried) :])
     return (*carried, *map(torch.stack, zip(*emitted, strict=True)))
+
+
+def choose(predicate: Any, yes: Body, no: Body, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """What cond computes: one of two graphs of what both read."""
+    return tuple((yes if predicate else no)(*operands))
+
+
+PLAIN = {SCAN: loop, COND: choose}
+"""The plain function of each."""
 
 
 def insert(

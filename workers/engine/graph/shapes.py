@@ -1,5 +1,6 @@
 """Following the shapes through a graph on fake tensors: nothing is allocated, nothing multiplied."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from workers.engine.errors import EngineError
 from workers.engine.graph import recurrent
 from workers.engine.graph.network import Network
 from workers.engine.graph.recurrent import RECURRENT, bind
-from workers.engine.graph.scan import SCAN
+from workers.engine.graph.scan import COND, SCAN
 
 
 class ShapeInterpreter(Interpreter):
@@ -61,6 +62,8 @@ class ShapeInterpreter(Interpreter):
             return recurrent.outputs(**bind(target, args, kwargs))
         if target is SCAN:
             return self.scan(*args)
+        if target is COND:
+            return self.cond(*args)
         return super().call_function(target, args, kwargs)
 
     def scan(
@@ -75,9 +78,19 @@ class ShapeInterpreter(Interpreter):
         carried, emitted = results[: len(init)], results[len(init) :]
         return (*carried, *(value.new_empty((len(xs[0]), *value.shape)) for value in emitted))
 
+    def cond(
+        self, _: Any, yes: GraphModule, no: GraphModule, operands: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """A choice, of which both ways are followed: they give the same shapes."""
+        return [self.way(body, operands) for body in (no, yes)][-1]
+
+    def way(self, body: GraphModule, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """One way of a choice."""
+        return tuple(_Step(body, self).run(*operands))
+
 
 class _Step(Interpreter):
-    """Runs the body of a loop, its calls as the network's own."""
+    """Runs a graph inside of the network's, its calls as the network's own."""
 
     def __init__(self, body: GraphModule, network: ShapeInterpreter) -> None:
         super().__init__(body)

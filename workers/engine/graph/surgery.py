@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from workers.engine.graph.scan import SCAN, loop
+from workers.engine.graph.scan import PLAIN
 
 
 def arguments(node: Node) -> dict[str, Any]:
@@ -139,7 +139,8 @@ _TRAINING_ARGUMENT = {
 def set_training(module: GraphModule, training: bool, *, batch_norm: bool = True) -> None:
     """Flip the operators that behave differently in training; `GraphModule.train()` cannot.
 
-    Scans become plain loops while training: they compute the same, and autograd goes through them faster.
+    Scans and conds become plain functions while training: they compute the same, and autograd goes through
+    them faster.
     Without `batch_norm`, BatchNorms keep to their running statistics: batches of one row have no variance.
     """
     for node in module.graph.nodes:
@@ -147,6 +148,7 @@ def set_training(module: GraphModule, training: bool, *, batch_norm: bool = True
         if position is not None:
             frozen = node.target is torch.ops.aten.batch_norm.default and not batch_norm
             node.update_arg(position, training and not frozen)
-        if node.target in (SCAN, loop):
-            node.target = loop if training else SCAN
+        for nested, plain in PLAIN.items():
+            if node.target in (nested, plain):
+                node.target = plain if training else nested
     module.recompile()

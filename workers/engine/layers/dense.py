@@ -22,20 +22,24 @@ class DenseLayer(Layer):
         return self._macs
 
 
-class RecurrentLayer(DenseLayer):
-    """A recurrent call whose weights cannot be taken apart: counted, and kept dense."""
+class WholeCall(DenseLayer):
+    """A call whose weights cannot be taken apart, such as a loop: counted, and kept dense."""
 
     def __init__(self, site: Site, weights: list[Node], kind: str, macs: int, reason: str) -> None:
         super().__init__(site, kind=kind, macs=macs, reason=reason)
         self._weights = weights
+
+    @cached_property
+    def parameters(self) -> int:
+        """All weights and biases of the call."""
+        return sum(surgery.tensor_of(self.site.module, weight).numel() for weight in self._weights)
+
+
+class RecurrentLayer(WholeCall):
+    """A recurrent call as a whole."""
 
     @property
     def name(self) -> str:
         """The module's path: what stands before `weight_ih_l0`."""
         owner, _, leaf = self.site.name.rpartition(".")
         return owner or leaf
-
-    @cached_property
-    def parameters(self) -> int:
-        """All weights and biases of the stack."""
-        return sum(surgery.tensor_of(self.site.module, weight).numel() for weight in self._weights)

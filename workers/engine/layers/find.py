@@ -1,6 +1,7 @@
 """Finding the layers of a network: which calls use which weight, and which weights must stay dense."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,11 +10,12 @@ from torch.fx import GraphModule, Node
 from workers.engine.graph import surgery
 from workers.engine.graph.network import Network, call_nodes
 from workers.engine.graph.recurrent import RECURRENT
+from workers.engine.graph.scan import COND, SCAN
 from workers.engine.graph.shapes import shapes
 from workers.engine.layers.base import Layer, Site
 from workers.engine.layers.conv.kinds import KernelConvLayer, PointwiseConvLayer
 from workers.engine.layers.conv.layer import CONVOLUTIONS, TRANSPOSED
-from workers.engine.layers.dense import DenseLayer
+from workers.engine.layers.dense import DenseLayer, WholeCall
 from workers.engine.layers.embedding import EmbeddingLayer
 from workers.engine.layers.matrix import AddmmLayer, LinearLayer, MatmulLayer
 from workers.engine.layers.pairs import paired
@@ -30,6 +32,11 @@ _WEIGHT_ARGUMENT = {
     aten.embedding.default: ("weight", None, "embedding"),
     **dict.fromkeys(CONVOLUTIONS, ("weight", "bias", "conv")),
     **dict.fromkeys(TRANSPOSED, ("weight", "bias", "conv_transpose")),
+}
+# Calls that run graphs of their own, and why the weights in there stay as they are.
+_INSIDE = {
+    SCAN: ("scan", "its weights are used at every step of a loop (scan)"),
+    COND: ("cond", "its weights are used in a branch (cond)"),
 }
 
 Storage = tuple[
@@ -58,12 +65,35 @@ def find(network: Network, *, joint: bool = False) -> list[Layer]:
     for node in calls:
         if node in recurrent:
             layers.extend(recurrent[node])
+        elif node.target in _INSIDE:
+            layers.extend(_inside(network.module, node, counted.get(node.name, 0), reads, done))
         elif node.target in _WEIGHT_ARGUMENT and (weight := _weight(network.module, node)) is not None:
             storage = _storage(surgery.tensor_of(network.module, weight))
             if storage not in done:
                 done.add(storage)
                 layers.append(_layer(network.module, reads[storage], sizes, counted))
     return paired(layers) if joint else layers
+
+
+def _inside(
+    module: GraphModule,
+    node: Node,
+    macs: int,
+    reads: Mapping[Storage, Sequence[tuple[Node, Node]]],
+    done: set[Storage],
+) -> Iterator[Layer]:
+    """The weights that only graphs inside of the graph read, as one layer, named after its first matrix."""
+    weights: dict[Storage, Node] = {}
+    for weight in filter(partial(surgery.is_weight, module), node.all_input_nodes):
+        storage = _storage(surgery.tensor_of(module, weight))
+        if storage not in done and all(user.target in _INSIDE for _, user in reads[storage]):
+            weights.setdefault(storage, weight)
+    matrices = [weight for weight in weights.values() if surgery.tensor_of(module, weight).dim() > 1]
+    if matrices:
+        done.update(weights)
+        kind, reason = _INSIDE[node.target]  # type: ignore[index]
+        site = Site(module, node, matrices[0], None, (), ())
+        yield WholeCall(site, list(weights.values()), kind, macs, reason)
 
 
 def _weight(module: GraphModule, node: Node) -> Node | None:

@@ -2,18 +2,19 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tag, Tensor
 from torch._ops import OpOverload
+from torch.fx import GraphModule
 from torch.fx.node import Target
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from workers.engine.graph.network import Network
 from workers.engine.graph.recurrent import RECURRENT, bind
-from workers.engine.graph.scan import SCAN
+from workers.engine.graph.scan import COND, SCAN
 from workers.engine.graph.shapes import ShapeInterpreter
 from workers.engine.measure.free import FREE
 
@@ -40,7 +41,7 @@ def count(network: Network) -> Cost:
     The batch is `Network.batch_symbol`; other variable axes have the length of the example. A network whose
     batch is fixed is counted for that batch. Matrix products, convolutions, attention and recurrent layers
     count; elementwise operators, normalisation, pooling, lookups and biases do not. Padding and masked
-    positions count like any other.
+    positions count like any other. Of a choice (cond) the dearer way counts.
     Raises `EngineError` (`shapes_unknown`) where a shape depends on the values of the input.
     """
     macs, uncounted = network.computed("macs", lambda: _counted(network))
@@ -69,7 +70,7 @@ class _Counter(ShapeInterpreter):
         self.uncounted: set[str] = set()
 
     def call_function(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if target is SCAN:
+        if target in (SCAN, COND):
             return super().call_function(target, args, kwargs)
         if not isinstance(target, OpOverload):
             self.note(target)
@@ -81,6 +82,18 @@ class _Counter(ShapeInterpreter):
             return self.charge(target, args, kwargs)
         with _Parts(self):  # an operator without a formula costs what it is made of
             return target(*args, **kwargs)
+
+    def cond(
+        self, _: Any, yes: GraphModule, no: GraphModule, operands: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """A choice costs what the dearer of its ways does."""
+        before, costs = self.macs[self.current], []
+        for body in (yes, no):
+            self.macs[self.current] = before
+            results = self.way(body, operands)
+            costs.append(self.macs[self.current])
+        self.macs[self.current] = max(costs)
+        return results
 
     def charge(self, target: OpOverload[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         output = target(*args, **kwargs)

@@ -64,12 +64,18 @@ def agree(
 def probe_pt2(artifact: str, inputs: str, expected: str) -> dict[str, float]:
     """Run a `.pt2` file as a user of torch would; called in the clean process."""
     import torch  # noqa: PLC0415  # for this format alone
+    from torch.export.graph_signature import ConstantArgument, InputKind  # noqa: PLC0415
     from torch.utils import _pytree as pytree  # noqa: PLC0415
 
-    module = torch.export.load(artifact).module()
+    program = torch.export.load(artifact)
+    tensors = iter([torch.from_numpy(array) for array in _load(inputs)])
+    specs = [spec for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    taken = [spec.arg.value if isinstance(spec.arg, ConstantArgument) else next(tensors) for spec in specs]
+    args, kwargs = pytree.tree_unflatten(taken, program.call_spec.in_spec)
     with torch.inference_mode():
-        outputs = module(*(torch.from_numpy(array) for array in _load(inputs)))
-    return _difference([leaf.numpy() for leaf in pytree.tree_leaves(outputs)], _load(expected))
+        outputs = program.module()(*args, **kwargs)
+    leaves = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
+    return _difference([leaf.numpy() for leaf in leaves], _load(expected))
 
 
 def probe_onnx(artifact: str, inputs: str, expected: str) -> dict[str, float]:

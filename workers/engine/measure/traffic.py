@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 from torch._ops import OpOverload
+from torch.fx import GraphModule
 from torch.fx.node import Target
 from torch.utils._pytree import tree_leaves
 
@@ -40,6 +41,7 @@ def count(network: Network) -> Traffic:
     - `weights` are what the network stores: parameters, buffers and constants, and views of them.
     - Views, and calls that return what they were given, move nothing.
     - A lookup reads as much of its table as it returns.
+    - Of a choice (cond) the busier way counts.
     - What runs at every step of a loop counts at every step. A recurrent operator reads its input weights
       once, its other weights at every step; the states between its steps are not counted.
 
@@ -70,6 +72,18 @@ class _Counter(ShapeInterpreter):
         results = super().call_function(target, args, kwargs)
         if isinstance(target, OpOverload):
             self._charge(target, args, kwargs, _tensors(results))
+        return results
+
+    def cond(
+        self, _: Any, yes: GraphModule, no: GraphModule, operands: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """A choice moves what the busier of its ways does."""
+        before, moved = (self.weights, self.activations), []
+        for body in (yes, no):
+            self.weights, self.activations = before
+            results = self.way(body, operands)
+            moved.append((self.weights, self.activations))
+        self.weights, self.activations = max(moved, key=sum)
         return results
 
     def _charge(

@@ -1,6 +1,9 @@
 """Hostile and broken `.pt2` files: each is a rejection of its own, and no code of theirs runs."""
 
+import io
+import json
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,11 +99,57 @@ def test_a_second_root_is_rejected(good: Entries, tmp_path: Path) -> None:
     assert rejected(good | {"other/archive_format": b"pt2"}, tmp_path).code == "unknown_entry"
 
 
-def test_an_archive_of_old_torch_says_what_to_do(tmp_path: Path) -> None:
-    entries = {"serialized_exported_program.json": b"{}", "serialized_state_dict.pt": b"", "version": b"8.8"}
-    found = rejected(entries, tmp_path)
+def pickled(state: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def as_torch_2_5(good: Entries) -> Entries:
+    """The layout of torch 2.5 to 2.7: the program and three pickles beside each other, in no folder."""
+    names = ("state_dict", "constants", "example_inputs")
+    return {
+        "serialized_exported_program.json": good[f"model/{MODEL}"],
+        **{f"serialized_{name}.pt": pickled({"fc.weight": torch.ones(2, 3)}) for name in names},
+        "version": b"8.2",
+    }
+
+
+def as_torch_2_8(good: Entries) -> Entries:
+    """The layout of torch 2.8: today's folders, but one pickle for all weights and one for all constants."""
+    kept = {
+        name: data for name, data in good.items() if "/data/weights/" not in name and "constants" not in name
+    }
+    return kept | {
+        "model/data/weights/model.pt": pickled({"fc.weight": torch.ones(2, 3)}),
+        "model/data/constants/model.pt": pickled({}),
+    }
+
+
+@pytest.mark.parametrize("layout", [as_torch_2_5, as_torch_2_8])
+def test_an_archive_of_old_torch_says_what_to_do(
+    layout: Callable[[Entries], Entries], good: Entries, tmp_path: Path
+) -> None:
+    found = rejected(layout(good), tmp_path)
     assert found.code == "unsupported_version"
-    assert "2.13" in str(found.hint)
+    assert "pickle" in found.detail
+    assert "torch.export.save(torch.export.load" in str(found.hint)
+
+
+def as_torch_2_9(document: Any) -> None:
+    """What releases from 2.9 on may lack: names of arguments, guards, and fields of nodes that came later."""
+    document["schema_version"].update(minor=8)
+    document.pop("guards_code", None)
+    document["graph_module"]["module_call_graph"][0]["signature"].pop("forward_arg_names")
+    for node in graph(document)["nodes"]:
+        node.pop("name", None)
+        node.pop("is_hop_single_tensor_return", None)
+
+
+def test_an_archive_of_the_first_release_with_plain_weights(good: Entries, tmp_path: Path) -> None:
+    program = admit(pack(tmp_path / "old.pt2", change_model(good, as_torch_2_9)))
+    assert [spec.name for spec in program.inputs] == ["x"]
+    assert program.signature is None
 
 
 @pytest.mark.parametrize("suffix", [MODEL, WEIGHTS, "archive_format", "byteorder", "weight_0"])
@@ -217,7 +266,7 @@ def test_payloads_too_small_or_too_large_are_rejected(size: int, good: Entries, 
         "torch.ops.mylib.evil.default",
         "torch.ops.aten.linear",
         "torch.ops.load_library",
-        "torch.ops.higher_order.cond",
+        "torch.ops.higher_order.while_loop",
         "torch.load",
         "os.system",
         "builtins.eval",
@@ -375,3 +424,91 @@ def test_pickled_sample_inputs_are_part_of_every_archive_and_never_loaded(
     assert "model/data/sample_inputs/model.pt" in good
     assert admit(pack(tmp_path / "file", good | sample)).inputs
     assert not canary.exists()
+
+
+def test_huge_sample_inputs_are_passed_over(good: Entries, tmp_path: Path) -> None:
+    path = pack(tmp_path / "large.pt2", good | {"model/data/sample_inputs/model.pt": bytes(64 << 20)})
+    tracemalloc.start()
+    program = admit(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert program.inputs
+    assert peak < 8 << 20
+
+
+def call_of(document: Any) -> Any:
+    return document["graph_module"]["module_call_graph"][0]["signature"]
+
+
+LEAF: Any = {"type": None, "context": None, "children_spec": []}
+
+
+def branch(kind: str, *children: Any, keys: object = None) -> Any:
+    return {"type": f"builtins.{kind}", "context": json.dumps(keys), "children_spec": list(children)}
+
+
+def taking(*positional: Any, **keyword: Any) -> Callable[[Any], None]:
+    """A change to a call by these arguments."""
+    spec = branch(
+        "tuple", branch("tuple", *positional), branch("dict", *keyword.values(), keys=list(keyword))
+    )
+    return lambda document: call_of(document).update(in_spec=json.dumps([1, spec]))
+
+
+def deep(depth: int) -> Any:
+    return branch("list", deep(depth - 1)) if depth else LEAF
+
+
+CALL_CHANGES: list[tuple[Callable[[Any], object], str]] = [
+    (taking(LEAF, LEAF), "malformed"),
+    (taking(), "malformed"),
+    (taking(branch("dict", LEAF, keys=["a", "b"])), "malformed"),
+    (taking(branch("dict", LEAF, branch("list"), keys=["a", "a"])), "malformed"),
+    (taking(branch("dict", LEAF, keys="a")), "malformed"),
+    (taking(branch("dict", LEAF, keys=[["a"]])), "malformed"),
+    (taking(branch("dict", LEAF, keys=[True])), "malformed"),
+    (taking(branch("dict", LEAF, keys=["x'];exit()"])), "hostile_name"),
+    (taking(branch("dict", LEAF, keys=["a.b"])), "hostile_name"),
+    (taking(**{"exit()": LEAF}), "hostile_name"),
+    (taking(**{"lambda": LEAF}), "hostile_name"),
+    (taking(self=LEAF), "hostile_name"),
+    (taking(branch("list"), x=LEAF), "malformed"),
+    (taking(branch("set", LEAF)), "unsupported_input"),
+    (
+        taking({"type": "collections.namedtuple", "context": "os.system", "children_spec": [LEAF]}),
+        "unsupported_input",
+    ),
+    (taking({"type": 3, "context": None, "children_spec": []}), "unsupported_input"),
+    (taking({"type": "builtins.tuple"}), "malformed"),
+    (taking(deep(20)), "too_deep"),
+    (lambda d: call_of(d).update(in_spec="[1, " + "[" * 100_000), "too_deep"),
+    (lambda d: call_of(d).update(in_spec=json.dumps([2, LEAF])), "malformed"),
+    (lambda d: call_of(d).update(in_spec=json.dumps([1, LEAF])), "malformed"),
+    (lambda d: call_of(d).update(in_spec="eval"), "malformed"),
+    (lambda d: call_of(d).update(in_spec=None), "malformed"),
+    (lambda d: call_of(d).update(out_spec=json.dumps([1, branch("tuple", LEAF, LEAF)])), "malformed"),
+    (lambda d: d["graph_module"].update(module_call_graph=[]), "malformed"),
+]
+
+
+@pytest.mark.parametrize("place", range(len(CALL_CHANGES)))
+def test_calls_that_lie_are_rejected(place: int, good: Entries, tmp_path: Path) -> None:
+    change, code = CALL_CHANGES[place]
+    assert rejected(change_model(good, change), tmp_path).code == code
+
+
+def test_hostile_argument_names_are_refused_where_they_are_used(good: Entries, tmp_path: Path) -> None:
+    def change(document: Any) -> None:
+        taking(branch("list", LEAF))(document)
+        call_of(document)["forward_arg_names"] = ["x=[exit()]"]
+
+    assert rejected(change_model(good, change), tmp_path).code == "hostile_name"
+
+
+def test_arguments_without_names_are_numbered(good: Entries, tmp_path: Path) -> None:
+    def change(document: Any) -> None:
+        taking(branch("list", branch("dict", LEAF, keys=[7])))(document)
+        call_of(document).pop("forward_arg_names")
+
+    [spec] = admit(pack(tmp_path / "file", change_model(good, change))).inputs
+    assert (spec.name, spec.value) == ("arg_0.0.7", "x")

@@ -143,3 +143,19 @@ def test_a_good_file_is_read_after_a_hostile_one(tmp_path: Path) -> None:
     path, form = written(tmp_path, "stored", image=IMAGES, target=np.array([object()] * 5))
     assert rejection(lambda file: arrays.inspect(file, form), path).code == "pickled_objects"
     assert arrays.inspect(*written(tmp_path, "stored", image=IMAGES, target=LABELS)) == FACTS
+
+
+@KINDS
+def test_arrays_are_named_as_nested_inputs_are(kind: str, tmp_path: Path) -> None:
+    content = {"batch.ids": IMAGES, "pair.0": LABELS}
+    read = arrays.read(*written(tmp_path, kind, **content))
+    assert {name: whole(rows).tolist() for name, rows in read.items()} == {
+        name: array.tolist() for name, array in content.items()
+    }
+
+
+@KINDS
+@pytest.mark.parametrize("name", ["batch..ids", ".ids", "0.ids", "batch.id s", "batch." + "x" * 200])
+def test_other_names_with_dots_are_refused(name: str, kind: str, tmp_path: Path) -> None:
+    path, stored = written(tmp_path, kind, **{name: LABELS})
+    assert rejection(lambda path: arrays.inspect(path, stored), path).code == "hostile_name"

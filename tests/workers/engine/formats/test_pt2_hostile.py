@@ -1,5 +1,6 @@
 """Attacks on the whole reader: nothing runs, only `Rejected` comes out, and the next good file is read."""
 
+import copy
 import functools
 import pickle
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop
 
 from tests.workers.engine.formats.zoo import BATCH, ZOO
 from tests.workers.engine.hostile import Entries, edit_json, pack, rejection, unpack
@@ -45,7 +47,7 @@ class Canary:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("poison", IGNORED + REFUSED)
+@pytest.mark.parametrize("poison", [*IGNORED, *REFUSED])
 def test_code_in_the_program_never_runs(
     poison: Callable[[Any, str], None], good: Entries, tmp_path: Path
 ) -> None:
@@ -55,7 +57,7 @@ def test_code_in_the_program_never_runs(
     if poison in IGNORED:
         assert pt2.read(path).inputs[0].name == "input"
     else:
-        assert rejection(pt2.read, path).code in ("hostile_name", "unknown_operator", "unsupported_dimension")
+        assert rejection(pt2.read, path).code == REFUSED[poison]
     assert not canary.exists()
 
 
@@ -87,9 +89,13 @@ def test_pickles_are_never_loaded(entry: str, pickled: bool, good: Entries, tmp_
     assert not canary.exists()
 
 
+def _poisoned(poison: Callable[[Any, str], None], document: Any) -> None:
+    poison(document, "exit()")
+
+
 def test_a_good_file_is_read_after_every_attack(good: Entries, tmp_path: Path) -> None:
     for poison in REFUSED:
-        entries = edit_json(good, MODEL, functools.partial(poison, code="exit()"))
+        entries = edit_json(good, MODEL, functools.partial(_poisoned, poison))
         rejection(pt2.read, pack(tmp_path / "forged.pt2", entries))
         assert pt2.read(pack(tmp_path / "good.pt2", good))(torch.ones(2, 6)).shape == (2, 3)
 
@@ -190,7 +196,7 @@ LOOPS: list[tuple[Callable[[Any], object], str]] = [
     (lambda d: scan_of(d)["inputs"].reverse(), "malformed"),
     (lambda d: scan_of(d)["inputs"][3].update(kind=2, name="additional_inputs"), "malformed"),
     (lambda d: scan_of(d)["inputs"][1].update(arg={"as_int": 3}), "unsupported_argument"),
-    (lambda d: scan_of(d).update(target="torch.ops.higher_order.cond"), "unknown_operator"),
+    (lambda d: scan_of(d).update(target="torch.ops.higher_order.cond"), "malformed"),
     (lambda d: scan_of(d).update(target="torch.ops.aten.linear.default"), "unsupported_argument"),
 ]
 
@@ -199,6 +205,78 @@ LOOPS: list[tuple[Callable[[Any], object], str]] = [
 def test_the_body_of_a_loop_is_admitted_as_strictly(place: int, looping: Entries, tmp_path: Path) -> None:
     change, code = LOOPS[place]
     assert rejection(pt2.read, pack(tmp_path / "forged.pt2", edit_json(looping, MODEL, change))).code == code
+
+
+@pytest.fixture(scope="module")
+def choosing(tmp_path_factory: pytest.TempPathFactory) -> Entries:
+    path = tmp_path_factory.mktemp("choosing") / "model.pt2"
+    ZOO["choice"].save(path)
+    return unpack(path)
+
+
+def cond_of(document: Any) -> Any:
+    nodes = graph_module(document)["graph"]["nodes"]
+    (found,) = (node for node in nodes if node["target"].endswith(".cond"))
+    return found
+
+
+def way_of(document: Any, place: int = 1) -> Any:
+    return cond_of(document)["inputs"][place]["arg"]["as_graph"]["graph"]
+
+
+def nest(document: Any, depth: int, target: str = "cond") -> None:
+    """Choices inside of choices, each in the first way of the one around it."""
+    first = copy.deepcopy(cond_of(document))
+    inner = first
+    for _ in range(depth):
+        outer = copy.deepcopy(first)
+        way = outer["inputs"][1]["arg"]["as_graph"]["graph"]
+        node = copy.deepcopy(inner) | {"outputs": [{"as_tensor": {"name": "deeper"}}]}
+        node["target"] = f"torch.ops.higher_order.{target}"
+        node["inputs"][0]["arg"] = {"as_bool": True}
+        node["inputs"][3]["arg"]["as_tensors"] = [item["as_tensor"] for item in way["inputs"]]
+        way["nodes"].append(node)
+        inner = outer
+    cond_of(document).update(inner)
+
+
+def repeat(document: Any, times: int) -> None:
+    node = cond_of(document)
+    graph_module(document)["graph"]["nodes"] += [
+        copy.deepcopy(node) | {"outputs": [{"as_tensor": {"name": f"again_{place}"}}]}
+        for place in range(times)
+    ]
+
+
+CHOICES: list[tuple[Callable[[Any], object], str]] = [
+    (lambda d: nest(d, 5), "too_deep"),
+    (lambda d: nest(d, 1, "scan"), "unknown_operator"),
+    (lambda d: nest(d, 1, "while_loop"), "unknown_operator"),
+    (lambda d: repeat(d, 200), "too_complex"),
+    (lambda d: way_of(d)["nodes"][0]["inputs"][0]["arg"]["as_tensor"].update(name="gt"), "unknown_value"),
+    (lambda d: way_of(d)["nodes"][0].update(target="torch.ops.aten.from_file.default"), "unknown_operator"),
+    (lambda d: way_of(d, 2)["inputs"].append({"as_tensor": {"name": "more"}}), "malformed"),
+    (lambda d: way_of(d, 2)["outputs"].append(way_of(d, 2)["outputs"][0]), "malformed"),
+    (lambda d: way_of(d)["inputs"][0].update(as_tensor={"name": "x;y"}), "hostile_name"),
+    (lambda d: cond_of(d)["inputs"].pop(), "malformed"),
+    (lambda d: cond_of(d)["inputs"].reverse(), "malformed"),
+    (lambda d: cond_of(d)["inputs"][0].update(arg={"as_int": 3}), "unsupported_argument"),
+    (lambda d: cond_of(d)["inputs"][1].update(arg={"as_bool": True}), "malformed"),
+    (lambda d: cond_of(d)["inputs"][1].update(arg={"as_graph": {"name": "true_graph_0"}}), "malformed"),
+    (lambda d: cond_of(d).update(target="torch.ops.higher_order.wrap_with_set_grad_enabled"), "malformed"),
+    (lambda d: cond_of(d).update(target="torch.ops.higher_order.wrap_with_autocast"), "malformed"),
+]
+
+
+@pytest.mark.parametrize("place", range(len(CHOICES)))
+def test_the_ways_of_a_choice_are_admitted_as_strictly(place: int, choosing: Entries, tmp_path: Path) -> None:
+    change, code = CHOICES[place]
+    assert rejection(pt2.read, pack(tmp_path / "forged.pt2", edit_json(choosing, MODEL, change))).code == code
+
+
+def test_choices_in_choices_are_read_as_deep_as_is_allowed(choosing: Entries, tmp_path: Path) -> None:
+    path = pack(tmp_path / "deep.pt2", edit_json(choosing, MODEL, lambda document: nest(document, 3)))
+    assert pt2.read(path)(torch.ones(3, 6)).shape == (3, 6)
 
 
 class Counting(nn.Module):
@@ -211,14 +289,20 @@ class Counting(nn.Module):
         return torch.mul(x, self.calls)  # type: ignore[arg-type]
 
 
-class Branching(nn.Module):
+class Repeating(nn.Module):
+    def forward(self, x: Tensor) -> Any:
+        return while_loop(lambda x: x.sum() < 100, lambda x: (x * 2,), (x,))  # type: ignore[no-untyped-call]
+
+
+class Casting(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))
-        return result
+        with torch.autocast("cpu"):
+            return x @ x.mT
 
 
 @pytest.mark.parametrize(
-    ("module", "code"), [(Counting(), "mutates_state"), (Branching(), "unknown_operator")]
+    ("module", "code"),
+    [(Counting(), "mutates_state"), (Repeating(), "unknown_operator"), (Casting(), "unknown_operator")],
 )
 def test_models_outside_of_what_is_supported_are_rejected(
     module: nn.Module, code: str, tmp_path: Path
@@ -254,6 +338,7 @@ JUNK = st.one_of(
         (MODEL, "good"),
         ("model_weights_config.json", "good"),
         pytest.param(MODEL, "looping", marks=pytest.mark.slow),
+        pytest.param(MODEL, "choosing", marks=pytest.mark.slow),
     ],
 )
 @settings(

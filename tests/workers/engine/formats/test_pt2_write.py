@@ -34,7 +34,7 @@ def network_of(name: str, folder: Path) -> Network:
 
 
 def test_stock_torch_opens_what_is_written_in_a_process_without_this_package(tmp_path: Path) -> None:
-    names = ["residual", "lstm", "scan", "attention", "tied", "several", "in_place"]
+    names = ["residual", "lstm", "scan", "choice", "attention", "tied", "several", "in_place"]
     for name in names:
         (tmp_path / name).mkdir()
         network = network_of(name, tmp_path / name)
@@ -47,7 +47,9 @@ def test_stock_torch_opens_what_is_written_in_a_process_without_this_package(tmp
     assert output.split() == ["True"] * 2 * len(names)
 
 
-@pytest.mark.parametrize("name", ["residual", "gru", "scan", "tied", "several", "half", "channels_last"])
+@pytest.mark.parametrize(
+    "name", ["residual", "gru", "scan", "choice", "tied", "several", "half", "channels_last"]
+)
 def test_what_is_written_reads_back_the_same(name: str, tmp_path: Path) -> None:
     network = network_of(name, tmp_path)
     pt2.write(network, tmp_path / "written.pt2")

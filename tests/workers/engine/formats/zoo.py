@@ -60,6 +60,22 @@ class Scanned(nn.Module):
         return sequence.transpose(0, 1), last
 
 
+class Choice(nn.Module):
+    """One of two layers, by the sign of the inputs' sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both = nn.Linear(6, 6)
+        self.yes = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.both(x)
+        chosen: Tensor = torch.cond(
+            x.sum() > 0, lambda x: self.yes(x).relu(), lambda x: self.both(x).sin(), (x,)
+        )
+        return chosen
+
+
 class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -214,6 +230,7 @@ ZOO = {
     "lstm": Case(lambda: Recurrent("lstm"), lambda b, _: (ids(b, 5),), ({0: BATCH},)),
     "gru": Case(lambda: Recurrent("gru"), lambda b, _: (ids(b, 5),), ({0: BATCH},)),
     "scan": Case(Scanned, lambda b, n: (torch.randn(b, n, 6),), ({0: BATCH, 1: LENGTH},)),
+    "choice": Case(Choice, lambda b, _: (torch.randn(b, 6),), ({0: BATCH},)),
     "attention": Case(
         Attention,
         lambda b, n: (torch.randn(b, n, 16), torch.ones(b, n, dtype=torch.int64)),

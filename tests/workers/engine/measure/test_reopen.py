@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,3 +109,18 @@ def test_what_does_not_open_is_unreadable_and_names_no_path(onnx: Path, file_for
     assert caught.value.code == "artifact_unreadable"
     assert caught.value.field == ("quantize" if file_format == "int8" else "outputs")
     assert str(onnx) not in caught.value.detail
+
+
+class Nested(nn.Module):
+    def forward(self, pair: tuple[Tensor, Tensor], *, mode: str, extra: None) -> dict[str, Any]:
+        return {"difference": (pair[0] - pair[1].exp(), extra)}
+
+
+def test_a_pt2_is_called_as_its_user_calls_it(tmp_path: Path) -> None:
+    a, b = torch.randn(5, 3), torch.randn(5, 3)
+    program = torch.export.export(Nested(), ((a, b),), {"mode": "sum", "extra": None})
+    torch.export.save(program, tmp_path / "model.pt2")
+    np.savez(tmp_path / "inputs.npz", a=a.numpy(), b=b.numpy())
+    np.savez(tmp_path / "expected.npz", output=(a - b.exp()).numpy())
+    found = agree(tmp_path / "model.pt2", "pt2", tmp_path / "inputs.npz", tmp_path / "expected.npz")
+    assert found.max_relative_difference == 0.0

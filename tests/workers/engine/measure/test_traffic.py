@@ -18,6 +18,7 @@ from tests.workers.engine.networks import (
 from workers.engine.errors import EngineError
 from workers.engine.graph.network import Dimension, Input, Network, trace
 from workers.engine.graph.scan import insert
+from workers.engine.measure import cost
 from workers.engine.measure.traffic import Traffic, count
 
 F32 = 4
@@ -143,3 +144,23 @@ def test_shapes_that_do_not_fit_are_a_typed_error() -> None:
     with pytest.raises(EngineError) as caught:
         count(network)
     assert caught.value.code == "shapes_unknown"
+
+
+class Choosing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.large, self.small = nn.Linear(8, 8, bias=False), nn.Linear(8, 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        def small(x: Tensor) -> Tensor:
+            few: Tensor = self.small(x)
+            return few.repeat(1, 4)
+
+        chosen: Tensor = torch.cond(x.sum() > 0, small, self.large, (x,))
+        return chosen
+
+
+def test_of_a_choice_the_dearer_way_counts() -> None:
+    network = vector_network(Choosing(), 8)
+    assert cost.count(network).macs == 8 * 8
+    assert count(network).weights == F32 * 8 * 8
