@@ -120,7 +120,7 @@ def test_what_can_be_asked_for_comes_with_its_schemas(tenant: Tenant) -> None:
     assert [form["name"] for form in body["quantizations"]] == list(Quantization)
     assert [weighting["name"] for weighting in body["weightings"]] == list(Weighting)
     assert [metrics["task"] for metrics in body["metrics"]] == list(Task)
-    assert (body["outputs"], body["devices"]) == (["pt2", "onnx"], ["auto", "cpu", "cuda"])
+    assert (body["outputs"], body["devices"]) == (["pt2", "onnx", "huggingface"], ["auto", "cpu", "cuda"])
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,8 @@ def export(module: nn.Module, inputs: Sequence[Input]) -> ExportedProgram:
     Distinct lengths of three and more stand in for variable axes: torch.export specialises axes of one, and
     merges axes that are equal by accident.
     """
+    # A choice between graphs is compiled on the way, and what was compiled for one network narrows the next.
+    torch.compiler.reset()
     with kept_whole():
         return torch.export.export(module, examples(inputs), dynamic_shapes=dynamic_shapes(inputs))
 

@@ -113,7 +113,7 @@ def test_lists_of_several_lengths_are_refused(lists: Any, tmp_path: Path) -> Non
     assert (found.code, "'x'" in found.detail) == ("lists_differ", True)
 
 
-@pytest.mark.parametrize("name", ["a b", "", "ü", "../x", "x" * 201, "x.y"])
+@pytest.mark.parametrize("name", ["a b", "", "ü", "../x", "x" * 201, "x..y", ".x"])
 def test_names_that_are_no_identifiers_are_refused(name: str, tmp_path: Path) -> None:
     assert refused(table(tmp_path / "file", {name: FLOATS})).code == "hostile_name"
 
