@@ -216,11 +216,15 @@ def _other_key(service: Service) -> str:
     ).stdout.split()[1]
 
 
+def _client(service: Service, secret: str) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {secret}"}
+    return httpx.Client(base_url=service.url, headers=headers, timeout=60.0)
+
+
 def _asked(service: Service, secret: str, seconds: float) -> list[float]:
     """Seconds that each GET took; the next one does not wait for longer than it must."""
     times, end = [], time.monotonic() + seconds
-    headers = {"Authorization": f"Bearer {secret}"}
-    with httpx.Client(base_url=service.url, headers=headers, timeout=60.0) as client:
+    with _client(service, secret) as client:
         for place in range(1 << 30):
             if time.monotonic() > end:
                 break
@@ -256,8 +260,7 @@ def _posting(service: Service, files: list[tuple[Vector, bytes]]) -> Iterator[No
 
 
 def _post(service: Service, files: list[tuple[Vector, bytes]], end: threading.Event) -> None:
-    headers = {"Authorization": f"Bearer {service.key}"}
-    with httpx.Client(base_url=service.url, headers=headers, timeout=60.0) as client:
+    with _client(service, service.key) as client:
         for vector, content in itertools.cycle(files):
             parameters = {"filename": vector.filename}
             answer = client.post(f"/v1/{vector.noun}", params=parameters, content=content)
@@ -270,8 +273,7 @@ def _post(service: Service, files: list[tuple[Vector, bytes]], end: threading.Ev
 
 def _forget(service: Service) -> None:
     """Delete all uploads once they were looked at, so that idle is idle again."""
-    headers = {"Authorization": f"Bearer {service.key}"}
-    with httpx.Client(base_url=service.url, headers=headers, timeout=60.0) as client:
+    with _client(service, service.key) as client:
         for noun in ("models", "datasets"):
             while client.get(f"/v1/{noun}", params={"limit": 1}).json()["items"]:
                 page = client.get(f"/v1/{noun}", params={"limit": 100}).json()["items"]

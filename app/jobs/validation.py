@@ -34,12 +34,14 @@ def resolve(spec: JobSpec, model: ModelSummary, data: Mapping[str, DatasetSummar
     check_length(spec, data)
     task = spec.task or _default_task(model, data)
     for role, summary in data.items():
-        if is_text(summary):
-            check_text(f"data.{role}", spec, task, model)
-        if not is_text(summary) or task is Task.NONE:  # else a line is no row
-            _check_rows(f"data.{role}", task, summary)
+        field = f"data.{role}"
         if not is_text(summary):
-            _check_arrays(f"data.{role}", task, model, summary)
+            _check_rows(field, task, summary)
+            _check_arrays(field, task, model, summary)
+            continue
+        check_text(field, spec, task, model)
+        if task is Task.NONE:  # else a line is no row
+            _check_rows(field, task, summary)
     if task is not Task.NONE and not data:
         raise Unprocessable(
             "data_missing",

@@ -11,6 +11,9 @@ from typing import NamedTuple
 from workers.engine.admit.archive import show
 from workers.engine.errors import Rejected
 
+HINT = "Leave tokenizer.json out of the folder: only raw text needs it."
+"""What to do about any tokenizer that is not taken."""
+
 _LONGEST = 1000  # characters
 _MOST_REPEATS = 16  # of a bounded repetition
 _UNBOUNDED = 2  # repetitions in a row
@@ -108,6 +111,6 @@ def _refused(pattern: str, why: str) -> Rejected:
     return Rejected(
         "tokenizer_pattern",
         f"The pattern {show(pattern)} of tokenizer.json is not taken: {why}.",
-        hint="Leave tokenizer.json out of the folder: only raw text needs it.",
+        hint=HINT,
         field="tokenizer.json",
     )

@@ -105,7 +105,7 @@ def check_examples(inputs: list[ProgramInput]) -> None:
     """The trace allocates example inputs, with short variable axes: they must not be huge."""
     size = 0
     for spec in inputs:
-        lengths = (axis if isinstance(axis, int) else max(axis.example, 32) for axis in spec.shape)
-        size += math.prod(lengths) * BYTES[spec.dtype]
+        shape = (axis if isinstance(axis, int) else max(axis.example, 32) for axis in spec.shape)
+        size += math.prod(shape) * BYTES[spec.dtype]
     if size > MAX_EXAMPLE_BYTES:
         raise Rejected("input_too_large", "The smallest inputs that the model takes are too large.")

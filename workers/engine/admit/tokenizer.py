@@ -21,7 +21,6 @@ _MAX_TOKEN = 1000  # characters
 _MAX_PARTS = 16  # of a component that has several
 _MAX_GROWTH = 64  # of a text, by what replaces parts of it
 _MAX_CHARS_MAP = 4 << 20
-_HINT = "Leave tokenizer.json out of the folder: only raw text needs it."
 
 Check = Callable[[object], Any]
 
@@ -339,6 +338,6 @@ def _refused(what: str, why: str) -> Rejected:
     return Rejected(
         "tokenizer_component",
         f"In tokenizer.json, {what} {why}.",
-        hint=_HINT,
+        hint=patterns.HINT,
         field="tokenizer.json",
     )

@@ -3,12 +3,10 @@
 import inspect
 from typing import Any
 
-import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from workers.engine.graph.network import Network, dynamic_shapes, examples, export
-from workers.engine.graph.recurrent import kept_whole
+from workers.engine.graph.network import Network, dynamic_shapes, examples, export, exported
 from workers.engine.signature import Signature, filled, only, taken
 
 _HELD = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
@@ -23,15 +21,13 @@ def export_as_called(network: Network) -> ExportedProgram:
     signature = network.signature
     if signature is None:
         return export(network.module, network.inputs)
-    module = _called(network, signature)
     given, shapes = examples(network.inputs), dynamic_shapes(network.inputs)
-    with kept_whole():
-        return torch.export.export(
-            module,
-            filled(signature.positional, given),
-            filled(signature.keyword, given),
-            dynamic_shapes=only(signature.arguments, shapes),
-        )
+    return exported(
+        _called(network, signature),
+        filled(signature.positional, given),
+        filled(signature.keyword, given),
+        only(signature.arguments, shapes),
+    )
 
 
 def _called(network: Network, signature: Signature) -> nn.Module:

@@ -132,10 +132,17 @@ def export(module: nn.Module, inputs: Sequence[Input]) -> ExportedProgram:
     Distinct lengths of three and more stand in for variable axes: torch.export specialises axes of one, and
     merges axes that are equal by accident.
     """
+    return exported(module, examples(inputs), {}, dynamic_shapes(inputs))
+
+
+def exported(
+    module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], shapes: Any
+) -> ExportedProgram:
+    """torch.export of a call: `shapes` are its variable axes. Recurrent operators stay whole."""
     # A choice between graphs is compiled on the way, and what was compiled for one network narrows the next.
     torch.compiler.reset()
     with kept_whole():
-        return torch.export.export(module, examples(inputs), dynamic_shapes=dynamic_shapes(inputs))
+        return torch.export.export(module, arguments, keywords, dynamic_shapes=shapes)
 
 
 def dynamic_shapes(inputs: Sequence[Input]) -> tuple[dict[int, Dim] | None, ...]:

@@ -100,13 +100,18 @@ def replace(module: GraphModule, node: Node, build: Callable[[], Node]) -> None:
     module.graph.erase_node(node)
 
 
+def every_tensor(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by every path that they have: tied ones have several."""
+    parameters = module.named_parameters(remove_duplicate=False)
+    return {**dict(parameters), **dict(module.named_buffers(remove_duplicate=False))}
+
+
 def prune(module: GraphModule) -> None:
     """Drop dead nodes, and the tensors and bodies of loops that no node reads any more, then recompile."""
     module.graph.eliminate_dead_code()
     module.graph.lint()
     used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
-    stored = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
-    for path, _ in stored:
+    for path in every_tensor(module):
         if path not in used:
             owner, _, leaf = path.rpartition(".")
             delattr(module.get_submodule(owner), leaf)

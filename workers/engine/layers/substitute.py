@@ -29,10 +29,8 @@ def merged(network: Network, layers: Iterable[tuple[Layer, str, Rank]], factoris
 
 
 def _paths(network: Network) -> dict[str, Tensor]:
-    """Every tensor by every path: tied ones have several, and two networks need not use the same."""
-    module = network.module
-    every = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
-    return {path: tensor.detach() for path, tensor in every}
+    """Every tensor by every path: of tied ones two networks need not use the same."""
+    return {path: tensor.detach() for path, tensor in surgery.every_tensor(network.module).items()}
 
 
 def substitute(layer: Layer, form: Form) -> tuple[Rewritten, Substitute]:

@@ -1,12 +1,15 @@
-"""The shapes that a network is measured at."""
+"""The shapes that a network is measured at, and traced with."""
 
+from dataclasses import replace
 from unittest.mock import Mock
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from workers.engine.graph import surgery
+from workers.engine.graph.called import export_as_called
 from workers.engine.graph.network import Dimension, Input, Network, call_nodes, trace
+from workers.engine.signature import Place, Signature
 
 
 def network_of(*shapes: tuple[int | Dimension, ...]) -> Network:
@@ -63,3 +66,25 @@ def test_copies_of_other_shapes_or_nodes_compute_anew() -> None:
         each.computed("x", name.upper) for each, name in zip((network, wider, longer), names, strict=True)
     ]
     assert found == ["ORIGINAL", "WIDER", "LONGER"]
+
+
+class _Choice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.yes, self.no = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen: Tensor = torch.cond(x.sum() > 0, self.yes, self.no, (x,))
+        return chosen
+
+
+def test_a_choice_of_fixed_length_narrows_none_that_is_traced_later() -> None:
+    torch.compiler.reset()
+    torch.export.export(_Choice().eval(), (torch.ones(3, 3),))
+    variable = Input("x", torch.float32, (Dimension("batch", example=2), 3))
+    network = trace(_Choice().eval(), [variable])
+    torch.export.export(_Choice().eval(), (torch.ones(3, 3),))
+    called = replace(network, signature=Signature(("x",), ((Place(0), 1.0),), {}))
+    for again in (network, called):
+        [lengths] = export_as_called(again).range_constraints.values()
+        assert lengths.upper > 3

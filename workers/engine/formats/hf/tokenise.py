@@ -11,7 +11,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from workers.engine import clean_process
-from workers.engine.admit import hf_folder
+from workers.engine.admit import hf_folder, patterns
 from workers.engine.clean_process import ProcessFailed
 from workers.engine.errors import EngineError, Rejected
 from workers.engine.formats import text as text_format
@@ -37,7 +37,7 @@ def try_out(model: Path) -> None:
             f"The tokenizer took more than {_TRIED_SECONDS:g} seconds for a few pages of text."
             if timed_out
             else "The tokenizer of tokenizer.json does not run.",
-            hint="Leave tokenizer.json out of the folder: only raw text needs it.",
+            hint=patterns.HINT,
             field="tokenizer.json",
         ) from error
 

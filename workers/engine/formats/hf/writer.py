@@ -21,6 +21,7 @@ from workers.engine.formats.hf import reader
 from workers.engine.formats.hf.chains import Chain, Factor, chains, weight_of
 from workers.engine.formats.hf.signatures import construction
 from workers.engine.graph.network import Network
+from workers.engine.graph.surgery import every_tensor
 
 _FACTOR = ".weight_"
 
@@ -47,7 +48,7 @@ def write(source: Path, network: Network, forms: Mapping[str, Form], stem: Path)
         arguments = _arguments(folder)
         model, _ = reader.model_of(folder, archive, arguments)
         _name_labels(model, archive)
-        factorised = _factorised(network, _paths(model))
+        factorised = _factorised(network, every_tensor(model))
         rows = {layer: _rows(network, layer, parts, model) for layer, parts in factorised.items()}
         _copy(network, model)
         with tempfile.TemporaryDirectory(dir=stem.parent, prefix="folder") as made:
@@ -73,14 +74,6 @@ def _name_labels(model: Any, archive: Archive) -> None:
     if isinstance(names, dict) and all(key.isdecimal() and type(name) is str for key, name in names.items()):
         model.config.id2label = {int(key): name for key, name in names.items()}
         model.config.label2id = {name: place for place, name in model.config.id2label.items()}
-
-
-def _paths(module: nn.Module) -> dict[str, Tensor]:
-    """Every tensor by every path."""
-    return {
-        **dict(module.named_parameters(remove_duplicate=False)),
-        **dict(module.named_buffers(remove_duplicate=False)),
-    }
 
 
 def _factorised(network: Network, known: Mapping[str, Tensor]) -> dict[str, frozenset[str]]:
@@ -110,7 +103,7 @@ def _rows(network: Network, layer: str, parts: frozenset[str], model: nn.Module)
 
 def _sharing(model: nn.Module, layer: str) -> Iterator[tuple[str, nn.Module]]:
     """The modules with the layer's weight, under all their paths."""
-    weight = _paths(model).get(f"{layer}.weight")
+    weight = every_tensor(model).get(f"{layer}.weight")
     for path, module in model.named_modules(remove_duplicate=False):
         if weight is not None and module._parameters.get("weight") is weight:
             yield path, module
@@ -145,9 +138,9 @@ def _ends(module: nn.Module) -> tuple[int, int]:
 
 def _copy(network: Network, model: nn.Module) -> None:
     """The network's values, wherever the model has the same tensor."""
-    values = _paths(network.module)
+    values = every_tensor(network.module)
     with torch.no_grad():
-        for path, tensor in _paths(model).items():
+        for path, tensor in every_tensor(model).items():
             if path in values:
                 tensor.copy_(values[path])
 
