@@ -30,8 +30,8 @@ class Service:
         return (self.folder / "var" / "bootstrap.key").read_text().strip()
 
     def pid(self, part: str) -> int:
-        """The process id of a part: broker, api or worker."""
-        return int(json.loads((self.folder / "var" / RUN_FILE).read_text())[part])
+        """The process id of a part: broker, api or worker; 0 before it was started."""
+        return int(json.loads((self.folder / "var" / RUN_FILE).read_text()).get(part, 0))
 
     def client(self) -> Client:
         """A client with the service's own key."""
@@ -46,7 +46,8 @@ def serving(folder: Path, **settings: str) -> Iterator[Service]:
     environment |= {"RANKFOLD_PORT": service.url.rsplit(":", 1)[1], "RANKFOLD_DATA_DIR": str(folder / "var")}
     environment |= {f"RANKFOLD_{name.upper()}": value for name, value in settings.items()}
     with running([sys.executable, "-m", "app.cli", "serve"], folder / "log", environment):
-        wait_until(lambda: _is_ready(service.url), 60, "the service's readiness")
+        # The API answers before the worker is there.
+        wait_until(lambda: _is_ready(service.url) and service.pid("worker"), 60, "the service's readiness")
         yield service
 
 
