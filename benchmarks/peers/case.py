@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,11 @@ from torch.export import ExportedProgram
 from benchmarks.peers import counter
 from benchmarks.peers.convert import to_modules
 from workers.engine.data import Examples, Splits, split
-from workers.engine.finetune import Judged, Schedule, finetune
+from workers.engine.finetune import Judged, Schedule, finetune, labels_share
 from workers.engine.formats import arrays, pt2
 from workers.engine.graph.network import Network, trace
 from workers.engine.graph.outputs import outputs_are
-from workers.engine.losses import make_loss
+from workers.engine.losses import Loss, make_loss
 from workers.engine.measure.quality import predict
 from workers.stages.context import read_model
 
@@ -97,14 +97,12 @@ class Case:
         """A copy that learned from the original and from the labels: the loop and the steps of our own
         jobs."""
         student = network.copy()
-        loss = make_loss("classes", outputs_are(self.original), distill=True)
-        schedule = Schedule(epochs, None, BATCH, SEED)
         finetune(
             student,
             self.original.copy(),
             self.fit,
-            schedule,
-            loss,
+            Schedule(epochs, None, BATCH, SEED),
+            self._loss,
             judge=self._judged,
             advance=lambda *_: None,
         )
@@ -113,6 +111,14 @@ class Case:
     def macs(self, network: Network) -> int:
         """Multiply-accumulates of one example, by the counter that serves everybody."""
         return counter.macs(network.module, torch.zeros(1, *self.shape))
+
+    @cached_property
+    def _loss(self) -> Loss:
+        """As in our own jobs, where it depends on what the original has not learned of the labels."""
+        make = partial(make_loss, "classes", outputs_are(self.original))
+        schedule = Schedule(1, None, BATCH, SEED)
+        share = labels_share(self.original.copy(), self.fit, schedule, make(labels=1.0))
+        return make(labels=share)
 
     def _judged(self, network: Network) -> Judged:
         """By the rows kept for selection, as in our own jobs."""

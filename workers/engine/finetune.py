@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -119,6 +118,21 @@ def finetune(
     return run.finish()
 
 
+def labels_share(original: Network, examples: Examples, schedule: Schedule, loss: Loss) -> float:
+    """How much of the loss labels are worth beside the original's outputs: half of it where the gradients of
+    `loss`, that of the labels alone, agree about where the original should go; nothing where it has learned
+    what they say. All rows were one batch as large as they are: see `agreement.reliability`."""
+
+    def value(inputs: tuple[Tensor, ...], target: Tensor | None) -> Tensor:
+        outputs = original(*inputs)
+        return loss(outputs, outputs, target, real_positions(original.inputs, inputs))
+
+    found = _first_gradients(original, examples, schedule, value)
+    share = agreement.reliability(found, len(examples) // schedule.batch_size) / 2
+    set_training(original.module, False)
+    return share
+
+
 @dataclass
 class _Best:
     """The latest epoch that is as good as any, within a standard error, and its tensors; none while nothing
@@ -184,25 +198,14 @@ class _Run:
         self._at_start = judged.metric
         self._best.see(0, judged, self._student)
         if self._schedule.learning_rate is None:
-            self._pace(agreement.learning_rate(self._gradients()))
+            found = _first_gradients(self._student, self._examples, self._schedule, self._value)
+            self._pace(agreement.learning_rate(found))
         torch.manual_seed(self._schedule.seed)
-
-    def _gradients(self) -> Iterator[tuple[Tensor, ...]]:
-        """Of the first batches at the start. Statistics of BatchNorm stay as they are."""
-        torch.manual_seed(self._schedule.seed)
-        set_training(self._student.module, True, batch_norm=False)
-        order = np.random.default_rng(self._schedule.seed).permutation(len(self._examples))
-        for inputs, target in islice(self._batches(order), agreement.BATCHES):
-            value = self._value(inputs, target)
-            yield torch.autograd.grad(value, self._parameters, allow_unused=True, materialize_grads=True)
-
-    def _batches(self, order: NDArray[np.int64]) -> Iterable[Batch]:
-        size = self._schedule.batch_size
-        return self._examples.batches(size, rows=order, device=self._device, whole=True)
 
     def epoch(self) -> None:
         """Every row once, in a new order."""
-        for inputs, target in self._batches(self._rows.permutation(len(self._examples))):
+        order = self._rows.permutation(len(self._examples))
+        for inputs, target in _batches(self._examples, self._schedule, order, self._device):
             self._step(inputs, target)
             self._advance(self._done, self._steps)
             if self._done % max(1, self._steps // _CURVE_POINTS) == 0:
@@ -279,6 +282,22 @@ class _Run:
         if not self._products:
             return value
         return value + self._schedule.decay * energy(self._student, self._products)
+
+
+def _batches(
+    examples: Examples, schedule: Schedule, order: NDArray[np.int64], device: str
+) -> Iterable[Batch]:
+    return examples.batches(schedule.batch_size, rows=order, device=device, whole=True)
+
+
+def _first_gradients(
+    network: Network, examples: Examples, schedule: Schedule, value: Callable[..., Tensor]
+) -> Iterator[tuple[Tensor, ...]]:
+    """Of the batches that training begins with."""
+    torch.manual_seed(schedule.seed)
+    order = np.random.default_rng(schedule.seed).permutation(len(examples))
+    device = str(next(network.module.parameters()).device)
+    return agreement.gradients(network, _batches(examples, schedule, order, device), value)
 
 
 def _copied(values: dict[str, Tensor]) -> dict[str, Tensor]:

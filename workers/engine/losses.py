@@ -27,14 +27,14 @@ class Loss(Protocol):
         """The mean over what counts."""
 
 
-def make_loss(goal: Goal, kind: OutputKind, *, distill: bool) -> Loss:
-    """The loss that serves a goal.
+def make_loss(goal: Goal, kind: OutputKind, *, labels: float = 0.0) -> Loss:
+    """The loss that serves a goal, by the share of the `labels` in it, in 0 … 1; the rest is the teacher's.
 
-    `classes`: the first output ranks classes along its last axis; distillation is the divergence from the
-    teacher at temperature 2 (Hinton et al. 2015), averaged with the cross-entropy where there are targets;
-    labels of −100 count in neither. `values`: mean squared error to the teacher and to the target, relative
-    to their own power. `outputs`: the same, to the teacher alone. Without targets every goal distils,
-    whatever `distill` says: there is nothing else to learn from.
+    `classes`: the first output ranks classes along its last axis. What is learned from the teacher is the
+    divergence at temperature 2 (Hinton et al. 2015), and from labels the cross-entropy; labels of −100 count
+    in neither. `values`: mean squared errors to the teacher and to the target, relative to their own power.
+    `outputs`: the same, to the teacher alone. Without targets it is the teacher's alone, whatever their share:
+    there is nothing else to learn from.
     """
     select: Callable[..., tuple[Any, Any, Any]] = _counted if goal == "classes" else _real
     similar: Callable[[Any, Any], Tensor] = _class_divergence(kind) if goal == "classes" else _relative_error
@@ -43,11 +43,11 @@ def make_loss(goal: Goal, kind: OutputKind, *, distill: bool) -> Loss:
     def loss(student: Any, teacher: Any, target: Tensor | None, positions: Tensor | None = None) -> Tensor:
         target = None if goal == "outputs" else target
         ours, theirs, wanted = select(student, teacher, target, positions)
-        if wanted is None:
+        if wanted is None or not labels:
             return similar(ours, theirs)
-        if not distill:
+        if labels == 1.0:
             return correct(ours, wanted)
-        return (similar(ours, theirs) + correct(ours, wanted)) / 2
+        return (1.0 - labels) * similar(ours, theirs) + labels * correct(ours, wanted)
 
     return loss
 

@@ -134,7 +134,6 @@ class Judge:
         self._loss = make_loss(
             "classes" if _goal(context) == "classes" else "outputs",
             outputs_are(context.original),
-            distill=True,
         )
         self._inputs = [] if judged is None else [inputs for inputs, _ in batches(context, judged)]
         self._other = other

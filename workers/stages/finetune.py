@@ -6,7 +6,7 @@ epoch. What does not fit this job, or was damaged, is made anew.
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from app.contract.base import Contract
@@ -16,6 +16,7 @@ from app.contract.spec import Method, Task
 from app.contract.status import Stage
 from workers.engine import finetune
 from workers.engine.checkpoint import Checkpoint, fill, fingerprint, tensors
+from workers.engine.data import Examples
 from workers.engine.finetune import Judged
 from workers.engine.formats import pt2
 from workers.engine.graph.network import Network
@@ -233,7 +234,7 @@ def _finetuned(part: _Part, student: Network, teacher: Network, checkpoint: Chec
         teacher,
         examples,
         part.schedule,
-        _loss(context),
+        _loss(context, part.schedule, examples),
         judge=_judge(context),
         advance=_advance(context, part.middle, part.end),
         checkpoint=checkpoint,
@@ -290,9 +291,24 @@ def _tell_dense(context: Context, plan: Plan) -> None:
             context.notice("kept_dense", f"{layer.name} stays dense: {layer.reason}.", layer.name)
 
 
-def _loss(context: Context) -> Loss:
-    kind = outputs_are(context.original)
-    return make_loss(_GOALS[context.task], kind, distill=context.spec.finetune.distill)
+def _loss(context: Context, schedule: finetune.Schedule, examples: Examples) -> Loss:
+    make = partial(make_loss, _GOALS[context.task], outputs_are(context.original))
+    return make(labels=_labels_share(context, schedule, examples, make(labels=1.0)))
+
+
+def _labels_share(
+    context: Context, schedule: finetune.Schedule, examples: Examples, loss: Loss
+) -> float:
+    """Of the labels in the loss, alike for all networks: it is asked of the original."""
+    if context.task is Task.NONE or examples.target is None or not context.spec.finetune.distill:
+        return 1.0  # if there are any
+
+    def share() -> float:
+        original = context.original.copy()
+        place(original.module, context.device)
+        return finetune.labels_share(original, examples, schedule, loss)
+
+    return context.once(_labels_share, share)
 
 
 def _judge(context: Context) -> Callable[[Network], Judged]:

@@ -157,24 +157,38 @@ def shard_outside_of_the_folder(trap: Trap) -> bytes:
     )
 
 
-@vector()
-def tokenizer_with_a_regex_bomb(_: Trap) -> bytes:
-    """An expression that takes exponential time on a row of letters, in every place that holds one."""
-    pattern = {"Regex": "(a+)+$|((a|aa)+)+b|(.*){1,32000}c"}
-    text = "a" * 5000
+def _tokenizer(**changes: Any) -> bytes:
+    """A folder with a tokenizer of two words."""
     tokenizer = {
         "version": "1.0",
-        "added_tokens": [{"id": 0, "content": text, "special": True, "normalized": True}],
-        "normalizer": {"type": "Replace", "pattern": pattern, "content": text},
-        "pre_tokenizer": {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False},
-        "decoder": {"type": "Replace", "pattern": pattern, "content": text},
-        "model": {"type": "WordLevel", "vocab": {"a": 0, text: 1}, "unk_token": "a"},
+        "added_tokens": [{"id": 0, "content": "[UNK]", "special": True, "normalized": True}],
+        "model": {"type": "WordLevel", "vocab": {"[UNK]": 0, "a": 1}, "unk_token": "[UNK]"},
     }
+    return _with("tokenizer.json", json.dumps(tokenizer | changes).encode())
+
+
+@vector("tokenizer_pattern")
+def tokenizer_with_a_regex_bomb(_: Trap) -> bytes:
+    """An expression that takes exponential time on a row of letters."""
+    pattern = {"Regex": "(a+)+$|((a|aa)+)+b|(.*){1,32000}c"}
+    return _tokenizer(
+        normalizer={"type": "Replace", "pattern": pattern, "content": "a"},
+        pre_tokenizer={"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False},
+    )
+
+
+@vector("tokenizer_component")
+def tokenizer_that_makes_a_page_of_a_letter(_: Trap) -> bytes:
+    return _tokenizer(normalizer={"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 5000})
+
+
+@vector()
+def tokenizer_with_code(_: Trap) -> bytes:
+    """In files that nothing here reads."""
     config = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["tokenization.Evil", None]}}
     return packed(
         {
             **good(),
-            "tokenizer.json": json.dumps(tokenizer).encode(),
             "tokenizer_config.json": json.dumps(config).encode(),
             "chat_template.jinja": b"{{ ''.__class__.__mro__ }}{% for i in range(10**12) %}x{% endfor %}",
         }

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from workers.engine.agreement import FASTEST, learning_rate
+from workers.engine.agreement import FASTEST, learning_rate, reliability
 
 
 def _gradients(*rows: list[float]) -> list[tuple[Tensor, ...]]:
@@ -40,3 +40,13 @@ def test_in_the_mean_it_is_one_over_one_plus_the_noise(noise: float) -> None:
         batches = [true + noise * torch.randn(100, generator=generator) for _ in range(16)]
         found.append(learning_rate([(batch,) for batch in batches]) / FASTEST)
     assert sum(found) / len(found) == pytest.approx(1 / (1 + noise**2), rel=0.02)
+
+
+def test_the_noise_of_a_mean_is_the_less_the_more_batches_it_is_of() -> None:
+    found = [[2.0, 1.0], [2.0, -1.0]]  # they agree on 0.6: noise is 2 / 3 of the squared truth
+    assert [reliability(_gradients(*found), count) for count in (1, 10)] == pytest.approx([0.6, 15 / 16])
+
+
+def test_what_cancels_is_all_noise_and_one_batch_none() -> None:
+    assert reliability(_gradients([1.0, 2.0], [-1.0, -2.0]), 2) == 0.0
+    assert reliability(_gradients([1.0, 2.0]), 1) == 1.0

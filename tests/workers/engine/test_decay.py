@@ -98,7 +98,7 @@ def test_decay_makes_the_product_smaller_and_leaves_the_rest_alone() -> None:
             student.copy(),
             Examples((x,), None, (torch.float32,)),
             Schedule(4, 1e-2, 16, 0, decay=decay),
-            make_loss("outputs", "logits", distill=True),
+            make_loss("outputs", "logits"),
             judge=lambda _: Judged(),
             advance=lambda _done, _of: None,
         )

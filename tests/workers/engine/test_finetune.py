@@ -13,7 +13,7 @@ from tests.workers.engine.networks import BATCH, Convolutional, image_network, s
 from workers.engine.checkpoint import tensors
 from workers.engine.data import Examples
 from workers.engine.errors import EngineError
-from workers.engine.finetune import Judged, Schedule, Trained, finetune
+from workers.engine.finetune import Judged, Schedule, Trained, finetune, labels_share
 from workers.engine.graph.network import Input, Network, trace
 from workers.engine.losses import make_loss
 
@@ -48,7 +48,7 @@ def _train(
         teacher,
         _examples(teacher, labelled),
         Schedule(epochs, rate, 16, seed, **schedule),
-        make_loss("classes", "logits", distill=True),
+        make_loss("classes", "logits"),
         judge=judge,
         advance=lambda _done, _of: None,
     )
@@ -85,6 +85,30 @@ def test_without_a_rate_it_is_found_and_finding_it_leaves_no_trace() -> None:
     assert again.learning_rate == trained.learning_rate
     for path, tensor in tensors(found).items():
         assert torch.equal(tensor, tensors(given)[path]), path
+
+
+def test_labels_are_worth_half_of_the_loss_until_the_original_has_learned_them() -> None:
+    seeded()
+    network, generator = vector_network(nn.Linear(4, 3), 4), torch.Generator().manual_seed(0)
+    x, target = torch.randn(256, 4, generator=generator), torch.randint(0, 3, (256,), generator=generator)
+    target[x[:, 0] > 0] = 0  # something to learn, and noise
+    examples = Examples((x.numpy(),), target.numpy(), (torch.float32,))
+    schedule, loss = Schedule(1, None, 16, 0), make_loss("classes", "logits", labels=1.0)
+
+    def share() -> float:
+        return labels_share(network, examples, schedule, loss)
+
+    assert 0.45 < share() <= 0.5
+    optimizer = torch.optim.LBFGS(list(network.module.parameters()), max_iter=200)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = nn.functional.cross_entropy(network(x), target)
+        torch.autograd.backward(value)
+        return value
+
+    optimizer.step(closure)  # type: ignore[arg-type]  # a loss as a tensor is fine
+    assert share() == 0.0
 
 
 def _losses(*losses: float) -> tuple[Callable[[Network], Judged], list[torch.Tensor]]:
@@ -162,7 +186,7 @@ def test_a_loss_that_is_no_number_ends_it_with_the_way_out() -> None:
             teacher,
             _examples(teacher),
             Schedule(1, 0.1, 16, 0),
-            make_loss("classes", "logits", distill=True),
+            make_loss("classes", "logits"),
             judge=lambda _: Judged(),
             advance=lambda _done, _of: None,
         )
@@ -180,7 +204,7 @@ def test_a_batch_of_one_row_leaves_the_running_statistics_alone() -> None:
             (np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32),), None, (torch.float32,)
         ),
         Schedule(1, 1e-3, 1, 0),
-        make_loss("outputs", "logits", distill=True),
+        make_loss("outputs", "logits"),
         judge=lambda _: Judged(),
         advance=lambda _done, _of: None,
     )
@@ -212,7 +236,7 @@ def test_what_a_mask_marks_as_padding_teaches_nothing() -> None:
         teacher,
         Examples((ids, mask), None, (torch.int64, torch.int64)),
         Schedule(2, 1e-2, 4, 0),
-        make_loss("classes", "logits", distill=True),
+        make_loss("classes", "logits"),
         judge=lambda _: Judged(),
         advance=lambda _done, _of: None,
     )
@@ -230,7 +254,7 @@ def test_dropout_is_active_while_training_and_off_afterwards() -> None:
         network.copy(),
         Examples((x,), None, (torch.float32,)),
         Schedule(1, 1e-3, 8, 0),
-        make_loss("outputs", "logits", distill=True),
+        make_loss("outputs", "logits"),
         judge=lambda _: Judged(),
         advance=lambda _done, _of: None,
     )

@@ -64,7 +64,7 @@ def train(folder: Path, schedule: Schedule = SCHEDULE, *, say: bool = False) -> 
         teacher,
         examples(),
         schedule,
-        make_loss("outputs", "logits", distill=True),
+        make_loss("outputs", "logits"),
         judge=judge,
         advance=lambda done, _: print(done, flush=True) if say else None,  # noqa: T201 -- it is for the test
         checkpoint=checkpoint(folder, schedule),
