@@ -147,7 +147,7 @@ class Candidate(Measured):
     """One compressed network. Where the budget is a time, `predicted_ms` is what the plan promised in ONNX
     Runtime, from its layers' times alone. `metric_before_finetune` is that of one truncation to `keep`,
     however many stages there were; null where nothing was trained, like the `learning_rate`, that of the last
-    stage.
+    stage. `labels_share` is how much of the loss was the labels', the rest being the original's outputs.
 
     `huggingface` says how its folder, where there is one, is opened once it is unpacked: by transformers'
     `from_pretrained`, or, since some layers became rows of factors, by the folder's own `load.py`."""
@@ -164,6 +164,7 @@ class Candidate(Measured):
     huggingface: Literal["from_pretrained", "load.py"] | None = None
     finetune: list[TrainingPoint] = []
     learning_rate: float | None = None
+    labels_share: float | None = None
     layers: list[LayerReport]
 
 

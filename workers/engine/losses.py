@@ -33,8 +33,8 @@ def make_loss(goal: Goal, kind: OutputKind, *, labels: float = 0.0) -> Loss:
     `classes`: the first output ranks classes along its last axis. What is learned from the teacher is the
     divergence at temperature 2 (Hinton et al. 2015), and from labels the cross-entropy; labels of −100 count
     in neither. `values`: mean squared errors to the teacher and to the target, relative to their own power.
-    `outputs`: the same, to the teacher alone. Without targets it is the teacher's alone, whatever their share:
-    there is nothing else to learn from.
+    `outputs`: the same, to the teacher alone. Without targets there is nothing to learn from but the teacher,
+    whatever their share.
     """
     select: Callable[..., tuple[Any, Any, Any]] = _counted if goal == "classes" else _real
     similar: Callable[[Any, Any], Tensor] = _class_divergence(kind) if goal == "classes" else _relative_error

@@ -6,8 +6,9 @@ epoch. What does not fit this job, or was damaged, is made anew.
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from app.contract.base import Contract
 from app.contract.plan import Plan
@@ -16,7 +17,6 @@ from app.contract.spec import Method, Task
 from app.contract.status import Stage
 from workers.engine import finetune
 from workers.engine.checkpoint import Checkpoint, fill, fingerprint, tensors
-from workers.engine.data import Examples
 from workers.engine.finetune import Judged
 from workers.engine.formats import pt2
 from workers.engine.graph.network import Network
@@ -51,6 +51,7 @@ class _Done(Contract):
     epochs: int
     refined: bool
     learning_rate: float | None = None
+    labels_share: float | None = None
 
 
 def run(context: Context) -> None:
@@ -82,16 +83,25 @@ def trained(context: Context, name: str) -> Path | None:
     return path if path.exists() else None
 
 
-def learning_rate(context: Context, name: str) -> float | None:
-    """At which rate the network of that name was trained, in its last stage; None where it was not."""
-    done = _path(context, name, "done")
-    return load(done, _Done).learning_rate if done.exists() else None
+class Pace(NamedTuple):
+    """The learning rate of a training, and how much of its loss was the labels'; None where nothing was
+    trained, or there are no labels."""
+
+    learning_rate: float | None = None
+    labels_share: float | None = None
+
+
+def pace(context: Context, name: str) -> Pace:
+    """How the network of that name was trained, in its last stage."""
+    path = _path(context, name, "done")
+    done = load(path, _Done) if path.exists() else None
+    return Pace(done.learning_rate, done.labels_share) if done else Pace()
 
 
 def _fastest(context: Context, names: Collection[str]) -> float | None:
     """The control's rate: the fastest of the candidates'. An original that has learned all it can has none of
     its own, one that has not is due what they are given."""
-    rates = [learning_rate(context, name) for name in names if name != CONTROL]
+    rates = [pace(context, name).learning_rate for name in names if name != CONTROL]
     return max((rate for rate in rates if rate), default=None)
 
 
@@ -194,7 +204,8 @@ def _trained(part: _Part, name: str, student: Network) -> _Done:
         Checkpoint(_path(context, name, suffix), about, context.saved) for suffix in ("refined", "checkpoint")
     ]
     refined = name == CONTROL or _refined(part, student, teacher, kept[0])
-    found = _finetuned(part, student, teacher, kept[1])
+    share = _labels_share(part)
+    found = _finetuned(part, student, teacher, kept[1], share or 0.0)
     place(student.module, "cpu")
     written = _write(context, name, student, found)
     done = _Done(
@@ -204,6 +215,7 @@ def _trained(part: _Part, name: str, student: Network) -> _Done:
         epochs=found.epochs,
         refined=refined,
         learning_rate=found.learning_rate,
+        labels_share=share,
     )
     save(_path(context, name, "done"), done)
     for checkpoint in kept:
@@ -225,7 +237,9 @@ def _refined(part: _Part, student: Network, teacher: Network, checkpoint: Checkp
     return bool(state["better"])
 
 
-def _finetuned(part: _Part, student: Network, teacher: Network, checkpoint: Checkpoint) -> finetune.Trained:
+def _finetuned(
+    part: _Part, student: Network, teacher: Network, checkpoint: Checkpoint, labels: float
+) -> finetune.Trained:
     context, examples = part.context, part.context.splits.fit
     if part.schedule is None or examples is None:
         return finetune.Trained([], 0, 0)
@@ -234,7 +248,7 @@ def _finetuned(part: _Part, student: Network, teacher: Network, checkpoint: Chec
         teacher,
         examples,
         part.schedule,
-        _loss(context, part.schedule, examples),
+        _loss(context, labels),
         judge=_judge(context),
         advance=_advance(context, part.middle, part.end),
         checkpoint=checkpoint,
@@ -291,22 +305,23 @@ def _tell_dense(context: Context, plan: Plan) -> None:
             context.notice("kept_dense", f"{layer.name} stays dense: {layer.reason}.", layer.name)
 
 
-def _loss(context: Context, schedule: finetune.Schedule, examples: Examples) -> Loss:
-    make = partial(make_loss, _GOALS[context.task], outputs_are(context.original))
-    return make(labels=_labels_share(context, schedule, examples, make(labels=1.0)))
+def _loss(context: Context, labels: float) -> Loss:
+    return make_loss(_GOALS[context.task], outputs_are(context.original), labels=labels)
 
 
-def _labels_share(
-    context: Context, schedule: finetune.Schedule, examples: Examples, loss: Loss
-) -> float:
-    """Of the labels in the loss, alike for all networks: it is asked of the original."""
-    if context.task is Task.NONE or examples.target is None or not context.spec.finetune.distill:
-        return 1.0  # if there are any
+def _labels_share(part: _Part) -> float | None:
+    """How much of the loss is the labels', in every training alike: it is asked of the original. None where
+    there are no labels to learn from."""
+    context, schedule, examples = part.context, part.schedule, part.context.splits.fit
+    if schedule is None or examples is None or examples.target is None or context.task is Task.NONE:
+        return None
+    if not context.spec.finetune.distill:
+        return 1.0
 
     def share() -> float:
         original = context.original.copy()
         place(original.module, context.device)
-        return finetune.labels_share(original, examples, schedule, loss)
+        return finetune.labels_share(original, examples, schedule, _loss(context, 1.0))
 
     return context.once(_labels_share, share)
 

@@ -148,7 +148,7 @@ class _Judge:
         found = self._metric(self._outputs(pt2.read(path))) if path else None
         if found is None:
             return None
-        rate = finetune.learning_rate(self._context, finetune.CONTROL)
+        rate = finetune.pace(self._context, finetune.CONTROL).learning_rate
         return Control(metric=found, learning_rate=rate)
 
     def _metric(self, outputs: Tensor) -> Metric | None:

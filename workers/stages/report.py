@@ -58,7 +58,7 @@ def _candidate(
         reason=reason,
         huggingface=folders.opened_by(context, f"candidate-{index}"),
         finetune=finetune.curve(context, f"candidate-{index}"),
-        learning_rate=finetune.learning_rate(context, f"candidate-{index}"),
+        **finetune.pace(context, f"candidate-{index}")._asdict(),
         layers=[_layer(layer) for layer in plan.layers],
     )
 

@@ -50,7 +50,8 @@ def test_the_share_of_the_labels_is_between_both(goal: Goal) -> None:
     student, teacher, target = torch.randn(8, 5), torch.randn(8, 5), torch.randn(8, 5)
     target = target.argmax(1) if goal == "classes" else target
     teachers, third, labels = (
-        float(make_loss(goal, "logits", labels=share)(student, teacher, target)) for share in (0.0, 1 / 3, 1.0)
+        float(make_loss(goal, "logits", labels=share)(student, teacher, target))
+        for share in (0.0, 1 / 3, 1.0)
     )
     assert third == pytest.approx((2 * teachers + labels) / 3)
 

@@ -319,10 +319,20 @@ def test_where_no_rate_is_asked_for_the_control_has_the_fastest_of_the_candidate
 ) -> None:
     context = _run(_copied(decomposition, tmp_path))
     *own, control = (
-        finetune.learning_rate(context, name) for name in ("candidate-0", "candidate-1", finetune.CONTROL)
+        finetune.pace(context, name).learning_rate
+        for name in ("candidate-0", "candidate-1", finetune.CONTROL)
     )
     assert None not in own
     assert len(set(own)) == 2
     assert control == max(rate for rate in own if rate)
     asked = _run(_copied(decomposition, tmp_path), learning_rate=1e-4)
-    assert {finetune.learning_rate(asked, name) for name in ("candidate-1", finetune.CONTROL)} == {1e-4}
+    assert {finetune.pace(asked, name).learning_rate for name in ("candidate-1", finetune.CONTROL)} == {1e-4}
+
+
+def test_all_networks_learn_the_same_share_of_the_labels(decomposition: Path, tmp_path: Path) -> None:
+    context = _run(_copied(decomposition, tmp_path))
+    [share] = {finetune.pace(context, name).labels_share for name in ("candidate-0", finetune.CONTROL)}
+    assert share is not None
+    assert 0.0 <= share <= 0.5
+    alone = _run(_copied(decomposition, tmp_path), distill=False)
+    assert finetune.pace(alone, "candidate-0").labels_share == 1.0
