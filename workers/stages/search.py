@@ -14,7 +14,7 @@ from workers.engine.measure import fidelity
 from workers.engine.padding import real_positions
 from workers.stages import judge
 from workers.stages.context import Context
-from workers.stages.plan import Planner
+from workers.stages.plan import planner_of
 
 _HALVINGS = 6  # of the range of budgets: its sixty-fourth is less than the grid of ranks resolves
 _AGREEMENT = 0.8  # by default
@@ -58,7 +58,7 @@ def _cheapest(
 ) -> Plan:
     """The plan of the least budget from `low` on that the network bears, by bisection: as if it bore all
     above it too. The original, at 1, is borne."""
-    planner, high = Planner(context, by), 1.0
+    planner, high = planner_of(context, by), 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         try:

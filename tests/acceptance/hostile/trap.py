@@ -43,8 +43,8 @@ class Trap:
 
     @property
     def expression(self) -> str:
-        """An expression of Python."""
-        return f"exec(bytes.fromhex('{self._source.encode().hex()}'))"
+        """An expression of Python: of functions alone, since sympy's parser takes `bytes` for a symbol."""
+        return f"exec(__import__('binascii').unhexlify('{self._source.encode().hex()}'))"
 
     @property
     def pickled(self) -> bytes:
