@@ -4,7 +4,7 @@ VENV := .venv
 BENCH := .venv-benchmarks
 BIN := $(VENV)/bin
 
-.PHONY: help install demo serve test test-slow bench bench-language-model bench-selections bench-ablation bench-stages bench-peers bench-greedy bench-intake lint format types migrate openapi clean
+.PHONY: help install demo serve test test-slow bench bench-formats bench-language-model bench-selections bench-ablation bench-stages bench-peers bench-greedy bench-intake lint format types migrate openapi clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ $(BENCH)/.installed: pyproject.toml requirements/worker.txt requirements/benchma
 
 bench-language-model: $(BENCH)/.installed ## a language model at 0.8, in docs/results.md; long
 	$(BENCH)/bin/python -m benchmarks.language_model
+
+bench-formats: $(BENCH)/.installed ## files of many makers through whole jobs, in docs/formats.md; CASES="folder folder", or the example
+	OMP_NUM_THREADS=1 $(BENCH)/bin/python -m benchmarks.formats $(or $(CASES),examples/fashion)
 
 bench-selections: install ## selections of ranks against each other, in docs/results.md; CASES=folder, or the example
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.selections $(CASES)

