@@ -1,7 +1,9 @@
 """What the gradients of batches agree about: how fast to train, and how much labels still have to teach."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,29 +42,49 @@ def learning_rate(gradients: Gradients) -> float:
     average are |G|² / (|G|² + S) of those without noise (McCandlish et al. 2018, eq. 2.6): the share of a
     batch's squared gradient that others agree with. One batch tells nothing, and is trusted.
     """
-    return FASTEST * max(_LEAST, _agreed(gradients))
+    return FASTEST * max(_LEAST, _within(agreed(gradients).share))
 
 
 def reliability(gradients: Gradients, batches: int) -> float:
     """How much of the squared mean gradient of so many batches is not noise: |G|² / (|G|² + S / batches), the
-    factor by which an estimate with that noise is best shrunk (James and Stein 1961). In 0 … 1."""
-    agreed = _agreed(gradients)
-    return agreed / (agreed + (1.0 - agreed) / max(1, batches))
+    factor by which an estimate with that noise is best shrunk (James and Stein 1961). In 0 … 1. What may be
+    chance, within a standard error, does not count: many batches would make much of it."""
+    found = agreed(gradients)
+    share = _within(found.share - found.error)
+    return share / (share + (1.0 - share) / max(1, batches))
 
 
-def _agreed(gradients: Gradients) -> float:
-    """|G|² / (|G|² + S). With K batches: the mean product of two gradients over their mean square,
-    (|Σ gₖ|² − Σ |gₖ|²) / ((K − 1) Σ |gₖ|²), without bias above and below; within 0 … 1."""
+class Agreed(NamedTuple):
+    """An estimate of |G|² / (|G|² + S), and its standard error."""
+
+    share: float
+    error: float
+
+
+def agreed(gradients: Gradients) -> Agreed:
+    """How much of a batch's squared gradient others agree with: with K batches the mean product of two over
+    their mean square, Σₖ gₖ · tₖ / (K (K − 1) / 2) over Σ |gₖ|² / K, where tₖ is the sum of those before gₖ;
+    without bias above and below. Beyond what the mean product explains, (k − 1) times it, the gₖ · tₖ are
+    noise independent of what went before: their squares add up to the variance of the sum. Fewer than two
+    batches, or gradients of zero, agree."""
     total: list[Tensor] = []
-    squares, count = 0.0, 0
+    products: list[float] = []
+    squares = 0.0
     for gradient in gradients:
+        squares += _product(gradient, gradient)
+        products += [_product(gradient, total)] if total else []
         total = [sum_ + part for sum_, part in zip(total, gradient, strict=True)] if total else [*gradient]
-        squares += _square(gradient)
-        count += 1
-    if count < 2 or not squares > 0.0:
-        return 1.0
-    return min(1.0, max(0.0, (_square(total) - squares) / ((count - 1) * squares)))
+    if not products or not squares > 0.0:
+        return Agreed(1.0, 0.0)
+    pairs = len(products) * (len(products) + 1) / 2
+    mean, square = sum(products) / pairs, squares / (len(products) + 1)
+    noise = math.hypot(*(product - count * mean for count, product in enumerate(products, 1)))
+    return Agreed(mean / square, noise / pairs / square)
 
 
-def _square(tensors: Sequence[Tensor]) -> float:
-    return sum(float(tensor.double().square().sum()) for tensor in tensors)
+def _within(share: float) -> float:
+    return min(1.0, max(0.0, share))
+
+
+def _product(some: Sequence[Tensor], others: Sequence[Tensor]) -> float:
+    return sum(float((a.double() * b.double()).sum()) for a, b in zip(some, others, strict=True))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from workers.engine.agreement import FASTEST, learning_rate, reliability
+from workers.engine.agreement import FASTEST, agreed, learning_rate, reliability
 
 
 def _gradients(*rows: list[float]) -> list[tuple[Tensor, ...]]:
@@ -50,3 +50,18 @@ def test_the_noise_of_a_mean_is_the_less_the_more_batches_it_is_of() -> None:
 def test_what_cancels_is_all_noise_and_one_batch_none() -> None:
     assert reliability(_gradients([1.0, 2.0], [-1.0, -2.0]), 2) == 0.0
     assert reliability(_gradients([1.0, 2.0]), 1) == 1.0
+
+
+def test_what_chance_may_have_made_is_not_relied_on() -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = [[(torch.randn(5, generator=generator),) for _ in range(16)] for _ in range(200)]
+    shares = torch.tensor([list(agreed(each)) for each in noise])
+    assert shares[:, 0].std() == pytest.approx(float(shares[:, 1].mean()), rel=0.2)  # the error is one
+    relied_on = [reliability(each, 1000) > 0.5 for each in noise]
+    assert sum(relied_on) / len(relied_on) < 0.25  # a sixth of normal chances are above their error
+
+
+def test_what_is_there_is_relied_on_in_spite_of_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    batches = [(0.2 + torch.randn(1000, generator=generator),) for _ in range(16)]
+    assert 0.6 < reliability(batches, 100) < 0.9  # 0.04 · 100 / (0.04 · 100 + 1) = 0.8
