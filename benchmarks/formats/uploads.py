@@ -24,6 +24,7 @@ PACKAGES = ("silero_vad", "magika", "rapidocr_onnxruntime", "speechmos")
 """Packages with ONNX files in them."""
 _LENGTHS = {2: 512, 3: 96, 4: 320}  # by the number of axes: samples, frames, pixels
 _TOKENS, _VOCABULARY, _PIXELS = 16, 1000, 32
+_FOLDERS = ["pt2", "onnx", "huggingface"]
 _TEXT: dict[str, Any] = {
     "vocab_size": _VOCABULARY,
     "hidden_size": 64,
@@ -126,16 +127,10 @@ def uploads(cases: Sequence[Path]) -> Iterator[Upload]:
         yield Upload("Hugging Face", "SmolLM2-135M", _smollm2, {"task": "none", "outputs": _FOLDERS})
 
 
-_FOLDERS = ["pt2", "onnx", "huggingface"]
-
-
 def _of_case(case: Path) -> Iterator[Upload]:
     for form, file in (("`.pt2`", "model.pt2"), ("ONNX", "model.onnx")):
         if (case / file).exists():
-            rows = {role: case / f"{role}.npz" for role in ("train", "test")}
-            yield Upload(
-                form, case.name, lambda _, file=file, rows=rows: {"model": case / file, **rows}, body(case)
-            )
+            yield Upload(form, case.name, partial(_with_rows, case, file), body(case))
 
 
 def _with_rows(case: Path, file: str, _: Path) -> dict[str, Path]:
