@@ -139,6 +139,11 @@ class Context:
         made: T = self._made[name]
         return made
 
+    def written(self, path: Path) -> Network:
+        """A network that this job wrote, with the original's inputs: the file does not tell how long the
+        user's examples were, and for these costs are counted."""
+        return replace(pt2.read(path), inputs=self.original.inputs)
+
     def layers(self, network: Network) -> list[Layer]:
         """The layers of the original, or of a copy of it, as this job decides about them."""
         return find(network, joint=self.spec.joint)

@@ -174,7 +174,7 @@ def _schedule(context: Context) -> finetune.Schedule | None:
 def _student(context: Context, name: str) -> Network:
     if name == CONTROL:
         return context.original.copy()
-    return pt2.read(context.folder(Stage.DECOMPOSE) / f"{name}.pt2")
+    return context.written(context.folder(Stage.DECOMPOSE) / f"{name}.pt2")
 
 
 def _train_in_steps(part: _Part, schedule: finetune.Schedule, name: str) -> None:

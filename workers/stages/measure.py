@@ -94,7 +94,7 @@ def measured(context: Context) -> Measurements:
 
 def final(context: Context, name: str) -> Network:
     """A candidate as the user will get it: trained where there was training."""
-    return context.once((final, name), lambda: pt2.read(_final(context, name)))
+    return context.once((final, name), lambda: context.written(_final(context, name)))
 
 
 def _final(context: Context, name: str) -> Path:
@@ -140,12 +140,12 @@ class _Judge:
         """The metric of a candidate before it was trained; None where it never was."""
         if finetune.trained(self._context, name) is None:
             return None
-        return self._metric(self._outputs(pt2.read(_decomposed(self._context, name))))
+        return self._metric(self._outputs(self._context.written(_decomposed(self._context, name))))
 
     def control(self) -> Control | None:
         """The original, trained like the candidates."""
         path = finetune.trained(self._context, finetune.CONTROL)
-        found = self._metric(self._outputs(pt2.read(path))) if path else None
+        found = self._metric(self._outputs(self._context.written(path))) if path else None
         if found is None:
             return None
         rate = finetune.pace(self._context, finetune.CONTROL).learning_rate

@@ -62,7 +62,7 @@ def decomposition(context: Context, step: Step, dense: Network) -> tuple[Plan, N
         made = _decomposed(context, step, dense, path, about)
         save(_path(context, step.name, "plan"), made)
         context.saved()
-    return made.plan, pt2.read(path)
+    return made.plan, context.written(path)
 
 
 def carried_out(context: Context, name: str) -> tuple[Plan, list[Trial]] | None:
@@ -75,7 +75,7 @@ def whole(context: Context, plan: Plan, trained: Path) -> Network:
     """A network trained in the forms of a plan, as a dense one."""
     layers = {layer.name: layer for layer in context.layers(context.original)}
     forms = [(layers[each.name], each.method, tuple(each.rank)) for each in plan.layers if each.rank]
-    return merged(context.original, forms, pt2.read(trained))
+    return merged(context.original, forms, context.written(trained))
 
 
 def digest(path: Path) -> str:

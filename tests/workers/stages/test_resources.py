@@ -182,3 +182,15 @@ def test_without_an_onnx_form_what_is_counted_remains(
     assert (candidate.throughput, candidate.quantized) == ([], None)
     assert "ONNX" in (candidate.energy_reason or "")
     assert {("onnx_unsupported", None), ("not_quantizable", None)} <= finished.notices
+
+
+def test_costs_are_counted_for_the_lengths_that_the_upload_was_exported_with(tmp_path: Path) -> None:
+    seeded()
+    module = nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 64)).eval()
+    varies = dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
+    program = torch.export.export(module, (torch.zeros(3, 40, 64),), dynamic_shapes=(varies,))
+    torch.export.save(program, tmp_path / "model.pt2")
+    report = run_job(tmp_path / "job", tmp_path / "model.pt2", target={"keep": 0.5}, **UNTRAINED).report
+    original, [candidate] = report.original, report.candidates
+    assert original.macs == 40 * 2 * 64 * 96
+    assert candidate.macs == sum(layer.macs[1] for layer in candidate.layers) <= original.macs / 2
