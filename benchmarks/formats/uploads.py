@@ -23,6 +23,7 @@ from workers.engine.formats.hf.library import library
 PACKAGES = ("silero_vad", "magika", "rapidocr_onnxruntime", "speechmos")
 """Packages with ONNX files in them."""
 _LENGTHS = {2: 512, 3: 96, 4: 320}  # by the number of axes: samples, frames, pixels
+_HEIGHTS = {"ch_PP-OCRv4_rec_infer.onnx": 48}  # of lines of text
 _TOKENS, _VOCABULARY, _PIXELS = 16, 1000, 32
 _FOLDERS = ["pt2", "onnx", "huggingface"]
 _TEXT: dict[str, Any] = {
@@ -161,6 +162,7 @@ def _fixed(path: Path, folder: Path) -> dict[str, Path]:
             if axis.HasField("dim_value") and axis.dim_value > 0:
                 continue
             length = _LENGTHS.get(len(axes), 1) if place and (len(axes) != 4 or place > 1) else 1
+            length = _HEIGHTS.get(path.name, length) if place == 2 else length  # noqa: PLR2004  # NCHW
             if axis.dim_param:
                 make_dim_param_fixed(model.graph, axis.dim_param, length)
             else:
