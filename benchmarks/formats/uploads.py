@@ -162,7 +162,7 @@ def _fixed(path: Path, folder: Path) -> dict[str, Path]:
             if axis.HasField("dim_value") and axis.dim_value > 0:
                 continue
             length = _LENGTHS.get(len(axes), 1) if place and (len(axes) != 4 or place > 1) else 1
-            length = _HEIGHTS.get(path.name, length) if place == 2 else length  # noqa: PLR2004  # NCHW
+            length = _HEIGHTS.get(path.name, length) if place == 2 else length  # NCHW
             if axis.dim_param:
                 make_dim_param_fixed(model.graph, axis.dim_param, length)
             else:
