@@ -25,6 +25,7 @@ PACKAGES = ("silero_vad", "magika", "rapidocr_onnxruntime", "speechmos")
 _LENGTHS = {2: 512, 3: 96, 4: 320}  # by the number of axes: samples, frames, pixels
 _HEIGHTS = {"ch_PP-OCRv4_rec_infer.onnx": 48}  # of lines of text
 _TOKENS, _VOCABULARY, _PIXELS = 16, 1000, 32
+FIXED = "ONNX, lengths fixed"
 _FOLDERS = ["pt2", "onnx", "huggingface"]
 _TEXT: dict[str, Any] = {
     "vocab_size": _VOCABULARY,
@@ -145,7 +146,7 @@ def _of_package(package: str) -> Iterator[Upload]:
     for path in sorted(path for folder in folders for path in Path(folder).rglob("*.onnx")):
         name = f"{package}, {path.name}"
         yield Upload("ONNX", name, partial(_published, path), {"task": "none"})
-        yield Upload("ONNX, lengths fixed", name, partial(_fixed, path), {"task": "none"})
+        yield Upload(FIXED, name, partial(_fixed, path), {"task": "none"})
 
 
 def _published(path: Path, _: Path) -> dict[str, Path]:
