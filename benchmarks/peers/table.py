@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from benchmarks.peers.catalogue import OURS
 from benchmarks.peers.cells import Cell
 
 _HEAD = "| keep | who | MACs | parameters | accuracy | trained | latency | seconds | remark |"
@@ -32,8 +33,21 @@ def _table(case: Measured) -> str:
     cost = f"{case.macs / 1e6:.1f} M multiply-accumulates, {case.parameters / 1e6:.2f} M parameters"
     noise = f"{case.rows:,} test rows, of which one standard deviation is {sigma:.1f} points"
     title = f"**{case.name}**\n\n{cost}; {noise}."
-    cells = sorted(case.cells, key=lambda cell: -(cell.keep or math.inf))
+    ours = {cell.keep: cell for cell in case.cells if cell.who == OURS}
+    cells = [replace(cell, remark=_remark(cell, ours.get(cell.keep), sigma)) for cell in case.cells]
+    cells.sort(key=lambda cell: -(cell.keep or math.inf))
     return "\n".join([title, "", _HEAD, "|" + "---|" * (_HEAD.count("|") - 1), *map(_row, cells)])
+
+
+def _remark(cell: Cell, ours: Cell | None, sigma: float) -> str:
+    """What there is to say of a cell, and how far it is ahead of ours where it is."""
+    pairs = [("", cell.before, ours.before), ("trained ", cell.after, ours.after)] if ours else []
+    ahead = [
+        f"{when}{(theirs - own) * 100 / sigma:.1f} deviations ahead of {OURS}"
+        for when, theirs, own in pairs
+        if theirs is not None and own is not None and theirs > own
+    ]
+    return "; ".join(filter(None, [cell.remark, *ahead]))
 
 
 def _row(cell: Cell) -> str:

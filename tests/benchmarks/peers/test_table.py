@@ -1,6 +1,7 @@
 """The page gets one table a case, and pictures that a reader of SVG opens."""
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.peers import cells, plots, table
@@ -42,6 +43,14 @@ def test_the_cost_and_the_noise_are_told() -> None:
     assert "one standard deviation is 1.0 points" in content  # √(0.9 · 0.1 / 900)
     assert "37.2 M multiply-accumulates, 0.58 M parameters" in content
     assert "![a plot](img/plot.svg)" in content
+
+
+def test_who_is_ahead_of_us_says_by_how_much() -> None:
+    rival = Cell("peer, Tucker", 0.5, before=0.88, after=0.905)
+    found = rows(table.section([replace(CASE, cells=[*CELLS, rival])], {}))
+    [row] = [row for row in found if row[1] == "peer, Tucker"]
+    assert row[-1] == "trained 0.5 deviations ahead of Rankfold"  # 0.5 points of 1.0
+    assert all("ahead" not in row[-1] for row in found if row[1] == "Rankfold")
 
 
 def test_plots_are_svg_with_a_mark_for_every_measured_cell(tmp_path: Path) -> None:
