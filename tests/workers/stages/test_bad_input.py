@@ -117,6 +117,27 @@ def _tiny() -> Network:
     return vector_network(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)), 2)
 
 
+class Stateful(nn.Module):
+    """A recurrent network that is given its states, layers first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(8, 6, num_layers=2, batch_first=True)
+
+    def forward(self, x: Tensor, states: Tensor) -> Tensor:
+        sequence: Tensor = self.rnn(x, states)[0]
+        return sequence
+
+
+def test_inputs_that_share_no_rows_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    seeded()
+    inputs = (Input("x", torch.float32, (1, 5, 8)), Input("states", torch.float32, (2, 1, 6)))
+    with pytest.raises(EngineError) as raised:
+        run_job(tmp_path / "job", trace(Stateful().eval(), inputs), task="none")
+    assert (raised.value.code, raised.value.field) == ("network_fails", "model")
+    assert "x, states do not share their first axis" in (raised.value.hint or "")
+
+
 def test_a_model_of_layers_too_small_cannot_reach_a_budget_and_says_what_it_can(tmp_path: Path) -> None:
     error = _refusal(tmp_path, _tiny())
     assert (error.code, error.field) == ("budget_unreachable", "target.keep")
