@@ -5,6 +5,7 @@ import io
 import shutil
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -140,11 +141,17 @@ def _with_rows(case: Path, file: str, _: Path) -> dict[str, Path]:
 
 
 def _of_package(package: str) -> Iterator[Upload]:
-    """As published; and with lengths in place of the axes that vary, as its users give them."""
+    """As published; and with lengths in place of the axes that vary, as its users give them.
+
+    Of files with one name the folder is said, too: a row is kept by its name, and would stand for both.
+    """
     spec = find_spec(package)
     folders = (spec.submodule_search_locations if spec else None) or []
-    for path in sorted(path for folder in folders for path in Path(folder).rglob("*.onnx")):
-        name = f"{package}, {path.name}"
+    found = sorted(path for folder in folders for path in Path(folder).rglob("*.onnx"))
+    names = Counter(path.name for path in found)
+    for path in found:
+        file = path.name if names[path.name] == 1 else f"{path.parent.name}/{path.name}"
+        name = f"{package}, {file}"
         yield Upload("ONNX", name, partial(_published, path), {"task": "none"})
         yield Upload(FIXED, name, partial(_fixed, path), {"task": "none"})
 

@@ -47,3 +47,14 @@ def test_lengths_take_the_place_of_axes_that_vary(
     path = uploads._fixed(tmp_path / "varies.onnx", tmp_path)["model"]
     [value] = onnx.load(path).graph.input
     assert [axis.dim_value for axis in value.type.tensor_type.shape.dim] == fixed
+
+
+def test_files_of_one_name_are_rows_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in ("first/same.onnx", "second/same.onnx", "second/other.onnx"):
+        path = tmp_path / "some_networks" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = [(upload.form, upload.name) for upload in uploads._of_package("some_networks")]
+    names = ["first/same.onnx", "other.onnx", "second/same.onnx"]
+    assert found == [(form, f"some_networks, {name}") for name in names for form in ("ONNX", uploads.FIXED)]
