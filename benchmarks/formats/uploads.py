@@ -73,7 +73,14 @@ MODELS = (
     Model("DeiTForImageClassification", _IMAGE, "pixel_values"),
     Model(
         "SwinForImageClassification",
-        {**_IMAGE, "patch_size": 4, "embed_dim": 32, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4},
+        {
+            "image_size": _PIXELS,
+            "patch_size": 4,
+            "embed_dim": 32,
+            "depths": [2, 2],
+            "num_heads": [2, 4],
+            "window_size": 4,
+        },
         "pixel_values",
     ),
     Model(
