@@ -58,3 +58,16 @@ def test_files_of_one_name_are_rows_of_their_own(tmp_path: Path, monkeypatch: py
     found = [(upload.form, upload.name) for upload in uploads._of_package("some_networks")]
     names = ["first/same.onnx", "other.onnx", "second/same.onnx"]
     assert found == [(form, f"some_networks, {name}") for name in names for form in ("ONNX", uploads.FIXED)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", uploads.MODELS, ids=lambda model: model.architecture)
+def test_every_model_can_be_written(model: uploads.Model, tmp_path: Path) -> None:
+    """A run must not end at what a library cannot make."""
+    made = [
+        uploads._saved(model, tmp_path),
+        uploads._program(model, tmp_path),
+        uploads._exported(model, True, tmp_path),
+        uploads._exported(model, False, tmp_path),
+    ]
+    assert all(files["model"].stat().st_size > 10_000 for files in made)
