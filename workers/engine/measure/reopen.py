@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from workers.engine import clean_process
 from workers.engine.errors import EngineError
+from workers.engine.rounding import relative
 
 Format = Literal["pt2", "onnx", "int8", "huggingface"]
 Arrays = Sequence[NDArray[np.generic]]
@@ -110,9 +111,8 @@ def _difference(outputs: Arrays, expected: Arrays) -> dict[str, float]:
 
 def _relative(output: NDArray[np.generic], expected: NDArray[np.generic]) -> float:
     truth = expected.astype(np.float64)
-    difference = np.abs(output.astype(np.float64) - truth).max(initial=0.0)
-    largest = np.abs(truth).max(initial=0.0)
-    return float(difference / largest) if largest else float(difference)
+    apart = np.abs(output.astype(np.float64) - truth).max(initial=0.0)
+    return relative(float(apart), float(np.abs(truth).max(initial=0.0)))
 
 
 def _unreadable(file_format: str) -> EngineError:

@@ -20,12 +20,11 @@ from workers.engine.formats.onnx_in.module import interpreter
 from workers.engine.formats.onnx_in.reader import input_names
 from workers.engine.graph.indices import table_lengths
 from workers.engine.graph.network import Dimension, Input, Network
+from workers.engine.rounding import relative
 
 TOLERANCE = 1e-3
 """The largest difference that is rounding, relative to the largest value of an output."""
 
-_OF_ONE = 2 * float(np.finfo(np.float32).eps)
-_SHARE_OF_SMALL = 0.01
 _BATCHES = (2, 3)
 _SEED = 0
 _TIMEOUT = 300.0
@@ -55,19 +54,16 @@ def check(path: Path, network: Network) -> None:
 def difference(found: Tensor, expected: NDArray[Any]) -> float:
     """The largest difference, as a fraction of the largest expected value; infinite between different shapes.
 
-    What is not finite in both is equal where it is the same. ONNX Runtime approximates Sigmoid and its like to
-    the rounding of 1, however small their values are: so much is no difference, up to a hundredth of the largest.
+    What is not finite in both is equal where it is the same.
     """
     values, truth = found.detach().to(torch.float64).numpy(), expected.astype(np.float64)
     if values.shape != truth.shape:
         return float("inf")
     same = (values == truth) | (np.isnan(values) & np.isnan(truth))
     apart = np.where(same, 0.0, np.abs(values - np.where(same, 0.0, truth)))
-    scale = float(np.abs(truth[np.isfinite(truth)]).max(initial=0.0)) or 1.0
-    worst = float(apart.max(initial=0.0))
-    if math.isnan(worst):
-        return float("inf")
-    return max(worst - min(_OF_ONE, _SHARE_OF_SMALL * scale), 0.0) / scale
+    largest = float(np.abs(truth[np.isfinite(truth)]).max(initial=0.0))
+    worst = relative(float(apart.max(initial=0.0)), largest)
+    return float("inf") if math.isnan(worst) else worst
 
 
 def _random(network: Network, batch: int, turn: int) -> list[Tensor]:
