@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from numpy.typing import NDArray
 
 from app.contract.report import Candidate, Report
 from app.contract.spec import JobSpec
+from benchmarks.jobs import timed_in_passing
 from workers.engine.formats import pt2
 from workers.engine.graph.network import Network
-from workers.engine.measure import memory
 from workers.messages import Message, Noticed, Order
-from workers.stages import measure, pipeline, resources
+from workers.stages import pipeline
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -99,9 +98,6 @@ def run_job(
         formats={"model": model.suffix[1:] if isinstance(model, Path) else "pt2", **formats},
     )
     messages: list[Message] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "_TIMING_SECONDS", 0.0)
-        patch.setattr(resources, "_SECONDS", 0.0)
-        patch.setattr(memory, "peak_memory", lambda *_: None)
+    with timed_in_passing():
         pipeline.run(order, workspace, messages.append)
     return Finished(workspace, messages)
