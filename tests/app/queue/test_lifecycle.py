@@ -237,6 +237,9 @@ def test_a_bell_is_answered_with_the_oldest_job_of_its_queue(engine: Engine) -> 
     waiting = [add_job(engine) for _ in range(3)]
     cancelled, *others = waiting
     with writing(engine) as connection:
+        # SQLite's clock counts milliseconds: jobs made within one have no order but their names'.
+        for age, job_id in enumerate(reversed(waiting), 1):
+            connection.execute(sa.update(Job).values(created_at=Job.created_at - age).where(Job.id == job_id))
         request_cancel(connection, cancelled)
     for expected in others:
         job = answer(engine, waiting[2], "a worker", 30.0)
