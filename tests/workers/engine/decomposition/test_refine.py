@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.workers.engine.decomposition.conformance import moment
-from workers.engine.decomposition.refine import Rebuild, refine
+from workers.engine.decomposition.refine import Ends, Rebuild, refine
 from workers.engine.decomposition.svd import truncated_svd
 from workers.engine.decomposition.tucker import tucker2
 from workers.engine.decomposition.whitening import Root, root, whitened
@@ -65,7 +65,8 @@ def test_no_sweep_raises_the_error(form: str, seed: int, samples: int, weigh_out
     for _ in range(4):
         factors = refine(factors, rebuild, W, right=right, left=left, sweeps=1, steps=4)
         before, error = error, _error(W, rebuild(factors), right, left)
-        assert error <= before + 1e-12 * total
+        # Where few samples leave directions free, factors grow along them, and rounding with them.
+        assert error <= before + 1e-8 * total
 
 
 @settings(max_examples=20, deadline=None)
@@ -85,6 +86,56 @@ def test_a_factors_turn_is_the_dense_least_squares_solution(seed: int, turn: int
     oracle = target - matrix @ torch.linalg.lstsq(matrix, target[:, None], driver="gelsd").solution[:, 0]
     solved = refine([start[turn]], rebuild, W, right=right, left=left, sweeps=3, steps=300)
     assert _error(W, rebuild(solved), right, left) == pytest.approx(float(oracle.square().sum()), rel=1e-3)
+
+
+def _chain(factors: Sequence[Tensor]) -> Tensor:
+    """Convolutions in a row."""
+    whole = factors[0]
+    for kernel in factors[1:]:
+        whole = torch.einsum("or...,ri...->oi...", kernel, whole)
+    return whole
+
+
+# For a kernel (5, 4, 3, 2): which axes of it each factor of a chain has, and the chain's ends.
+CHAINS = {
+    "tucker": ([(), (0, 1), ()], Ends(outer=2, inner=0)),
+    "outer": ([(), (0, 1), ()], Ends(outer=2)),
+    "inner": ([(), (0, 1)], Ends(inner=0)),
+    "spatial": ([(0,), (1,)], Ends(inner=0)),
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@settings(max_examples=20, deadline=None)
+@given(
+    st.integers(0, 999),
+    st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    st.sampled_from(["patches", "channels", "diagonal", "none"]),
+    st.booleans(),
+)
+def test_known_ends_change_the_cost_and_no_result(
+    chain: str, seed: int, ranks: tuple[int, int], weighting: str, weigh_outputs: bool
+) -> None:
+    axes, ends = CHAINS[chain]
+    channels = [4, *ranks[: len(axes) - 1], 5]
+    start = [
+        _random(
+            (channels[place + 1], channels[place], *(k if a in own else 1 for a, k in enumerate((3, 2)))),
+            seed,
+        )
+        for place, own in enumerate(axes)
+    ]
+    of_patches = moment(24, 60, seed)
+    moments = {"patches": of_patches, "channels": moment(4, 20, seed), "diagonal": of_patches.diagonal()}
+    right = root(moments[weighting]) if weighting in moments else None
+    left = root(moment(5, 20, seed)) if weigh_outputs else None
+    W = _random((5, 4, 3, 2), seed + 1)
+    plain, known = (
+        _chain(refine(start, _chain, W, right=right, left=left, ends=which, sweeps=1, steps=2))
+        for which in (Ends(), ends)
+    )
+    assert not torch.allclose(plain, _chain(start), rtol=1e-3)
+    assert torch.allclose(plain, known, rtol=1e-5, atol=1e-5)
 
 
 def test_two_factors_of_a_matrix_find_the_whitened_svd() -> None:

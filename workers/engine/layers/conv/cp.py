@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from math import prod
 
 from workers.engine.decomposition.cp import as_convolutions, cp, cp_errors, full_rank
+from workers.engine.decomposition.refine import Ends
 from workers.engine.decomposition.whitening import Root
 from workers.engine.layers.conv.chain import Chain, Stage, pointwise
 from workers.engine.layers.conv.factorization import ChainFactorization, Fit, Rank
@@ -18,6 +19,7 @@ class CpFactorization(ChainFactorization):
     """Rank-one terms over outputs, inputs and taps, the taps as one mode. Ungrouped, not transposed."""
 
     method = "cp"
+    ends = Ends(outer=2, inner=0)
 
     def __init__(self, layer: ConvLayer) -> None:
         super().__init__(layer)

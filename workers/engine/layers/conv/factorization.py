@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from workers.engine.decomposition.refine import refine
+from workers.engine.decomposition.refine import Ends, refine
 from workers.engine.decomposition.whitening import Root, whitened
 from workers.engine.layers.base import Factorization, Factors, Rewritten, Site
 from workers.engine.layers.conv import chain
@@ -36,8 +36,10 @@ class ConvFactorization(Factorization[ConvLayer]):
 
     A decomposition knows channels, some also the taps of their own axes. Where the weighting is over whole
     patches it is the start of a refinement in their norm, and the errors it predicts are scaled so that they
-    are right at one rank.
+    are right at one rank. `ends` are the factors that it may be quick about.
     """
+
+    ends = Ends()
 
     @abstractmethod
     def decompose(self, group: int, rank: Rank) -> Fit:
@@ -96,6 +98,7 @@ class ConvFactorization(Factorization[ConvLayer]):
             self.layer.kernels[group],
             right=weighting.right,
             left=weighting.left,
+            ends=self.ends,
             sweeps=_SWEEPS,
             steps=_STEPS,
         )

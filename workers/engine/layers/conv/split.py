@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from workers.engine.decomposition.refine import Ends
 from workers.engine.decomposition.spectrum import relative_tails
 from workers.engine.decomposition.splitting import Split, full_rank, matrix
 from workers.engine.layers.conv.chain import Chain, Stage
@@ -15,6 +16,8 @@ from workers.engine.layers.conv.factorization import ChainFactorization, Fit, Ra
 
 class SplitFactorization(ChainFactorization):
     """C_in → r → C_out: the first convolution takes the axes `first`, the second the others."""
+
+    ends = Ends(inner=0)
 
     @property
     @abstractmethod

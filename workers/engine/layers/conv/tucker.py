@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from workers.engine.decomposition.refine import Ends
 from workers.engine.decomposition.tucker import Hosvd, hosvd, unfold
 from workers.engine.decomposition.whitening import Root
 from workers.engine.graph import surgery
@@ -34,6 +35,7 @@ class TuckerFactorization(ChainFactorization):
     """Tucker-2: 1×1 (C_in → r_in), k×k core (r_in → r_out), 1×1 (r_out → C_out)."""
 
     method = "tucker"
+    ends = Ends(outer=2, inner=0)
 
     @property
     def max_rank(self) -> Rank:
