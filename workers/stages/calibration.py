@@ -28,7 +28,7 @@ from workers.stages.context import Context
 
 _BATCH = 16
 _THIN_ROWS = 64
-_JUDGED_ROWS = 256  # on which a whole candidate is judged
+_JUDGED_ROWS = 64  # on which a whole candidate is judged
 _SENSITIVITY_ROWS, _LEAST_SENSITIVITY_ROWS = 32, 4  # on which one layer's error is
 _SENSITIVITY_MACS = 4_000_000_000  # of one such judgement
 _HELD_BYTES = 1 << 29  # of the original's outputs

@@ -13,7 +13,7 @@ from workers.engine.layers.substitute import Substitute, substitute
 from workers.stages.calibration import batches, is_dear
 from workers.stages.context import Context
 
-_REPAIR_ROWS, _ROUGH_ROWS = 128, 32
+_REPAIR_ROWS, _DEAR_ROWS, _TRIAL_ROWS = 128, 32, 16
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ def carry_out(
     done = [_apply(by_name[layer.name], layer, substitutes) for layer in plan.layers]
     surgery.prune(copy.module)
     if rows is not None:
-        rough = is_dear(context) or not all(layer.polished for layer in layers)
-        count = _ROUGH_ROWS if rough else _REPAIR_ROWS
+        trial = not all(layer.polished for layer in layers)
+        count = _TRIAL_ROWS if trial else _DEAR_ROWS if is_dear(context) else _REPAIR_ROWS
         _repair(context, copy, rows.first(count), part)
     return Decomposed(copy, plan.model_copy(update={"layers": done}), substitutes)
 

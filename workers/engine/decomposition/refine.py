@@ -1,5 +1,6 @@
 """Data-aware alternating least squares for any multilinear form: Tucker, CP, tensor-train and their like."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,8 @@ Rebuild = Callable[[Sequence[Tensor]], Tensor]
 Linear = Callable[[Tensor], Tensor]
 
 _SETTLED = 1e-3  # a sweep that gains less than this share of the squared error is the last
-_NOTHING = 1e-10  # as is a step
+_RIDGE = 1e-6  # of a matrix's mean diagonal, where it is to be inverted
+_NOTHING = 1e-10  # of the target's energy: below, an error is rounding; and of the error: so is a step's gain
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ def refine(
     For each factor in turn the error is a linear least-squares problem, solved by conjugate gradients on its
     normal equations (Hestenes and Stiefel 1952) from where it stands. Nothing is ever assembled: a step costs
     one rebuilding, its transpose, and a product with each second moment, in W's precision. Ends are
-    multiplied into the moments once a turn, so that steps on what is between them are between their ranks.
-    Each step goes as far as the error falls along it, so that any number of sweeps is safe.
+    multiplied into the moments once a turn, so that steps on what is between them are between their ranks,
+    and the solution for one side at a time leads the steps. Each goes as far as the error falls along it, so
+    that any number of sweeps is safe.
 
     Args:
         factors: the start, of any shapes; a factor of zeros beside another stays zeros.
@@ -58,19 +61,22 @@ def refine(
         new factors, in their dtypes and on their devices.
     """
     refined = [factor.double() for factor in factors]
-    norm = _norm(W, right, left)
-    remainder = W.double() - rebuild(refined)
-    error = _inner(remainder, norm.weigh(remainder))
-    least = _NOTHING * _inner(W.double(), norm.pull)  # below, it is rounding
+    norm, before = _norm(W, right, left), math.inf
+    whole = float(_inner(W, norm.pull))
     for _ in range(sweeps):
-        before = error
-        if error <= least:
-            break
         for turn, x in enumerate(refined):
-            hessian, wanted = _normal_equations(refined, rebuild, turn, ends, norm)
-            refined[turn], error = _descend(hessian, x, wanted - hessian(x), error, steps)
-        if error >= before * (1.0 - _SETTLED):
-            break
+            equations = _normal_equations(refined, rebuild, turn, ends, norm)
+            seen = equations.hessian(x)
+            error = whole - float(_inner(x, 2.0 * equations.wanted - seen))
+            if turn == 0:
+                if error <= whole * _NOTHING or error >= before * (1.0 - _SETTLED):
+                    return _as(factors, refined)
+                before = error
+            refined[turn] = _descend(equations, x, equations.wanted - seen, error, steps)
+    return _as(factors, refined)
+
+
+def _as(factors: Sequence[Tensor], refined: Sequence[Tensor]) -> list[Tensor]:
     return [new.to(old.dtype) for new, old in zip(refined, factors, strict=True)]
 
 
@@ -99,6 +105,11 @@ class _Norm:
         taps = (1 if own > 1 else k for own, k in zip(inner.shape[2:], self.pull.shape[2:], strict=True))
         return replace(self, C=_across(self.C, V), pull=pull.reshape(len(pull), len(V), *taps))
 
+    def fits(self, inner: Tensor) -> bool:
+        """Whether C can be said between an inner factor and what is before it, and is smaller there."""
+        size = inner[0].numel()
+        return len(inner) < size and (self.C is None or len(self.C) >= size)
+
     def by_taps(self, inner: Tensor) -> Tensor:
         """The pull (m, q, t): what the inner factor (r, q) multiplies, and t taps that it leaves alone."""
         return self.pull.reshape(len(self.pull), inner[0].numel(), -1)
@@ -125,50 +136,81 @@ def _across(moment: Tensor | None, V: Tensor) -> Tensor:
     return (V @ half.T.reshape(V.shape[1], -1)).reshape(len(half), -1)
 
 
-def _between(factors: Sequence[Tensor], ends: Ends, turn: int, norm: _Norm) -> tuple[list[Tensor], _Norm]:
-    """Identities in the places of ends that have no turn and fewer channels inside; the norm between them."""
-    others = list(factors)
-    if ends.outer is not None and ends.outer != turn:
-        outer = factors[ends.outer]
-        if outer.shape[1] < outer.shape[0]:
-            others[ends.outer], norm = _identity(outer, outer.shape[1]), norm.after(outer)
-    if ends.inner is not None and ends.inner != turn:
-        inner = factors[ends.inner]
-        size = inner[0].numel()
-        if len(inner) < size and (norm.C is None or len(norm.C) >= size):
-            others[ends.inner], norm = _identity(inner, inner.shape[0]), norm.before(inner)
-    return others, norm
+@dataclass(frozen=True)
+class _Equations:
+    """The normal equations of one factor, `hessian`(x) = `wanted`. With x as a matrix (len(x), …) the left
+    side is about, or exactly, `left` x `right`."""
+
+    hessian: Linear
+    wanted: Tensor
+    left: Tensor | None = None
+    right: Tensor | None = None
+
+    def preconditioner(self) -> Linear:
+        """What solves them if that is exact."""
+        on_left, on_right = _solver(self.left), _solver(self.right)
+        return lambda x: on_left(on_right(x.flatten(1).T).T).reshape(x.shape)
 
 
-def _identity(factor: Tensor, channels: int) -> Tensor:
-    one = torch.eye(channels, dtype=factor.dtype, device=factor.device)
-    return one.reshape(channels, channels, *(1 for _ in factor.shape[2:]))
+def _solver(M: Tensor | None) -> Linear:
+    """W → (M + ε)⁻¹ W for a positive semidefinite M, as `on_channels` multiplies; W itself where there is
+    none."""
+    if M is None:
+        return lambda W: W
+    full = (M.diag() if M.ndim == 1 else M).double()
+    L, info = torch.linalg.cholesky_ex(full + _RIDGE * full.diagonal().mean() * _eye(len(full), full))
+    if info:
+        return lambda W: W
+    return lambda W: torch.cholesky_solve(W.reshape(len(full), -1), L).reshape(W.shape)
 
 
 def _normal_equations(
     factors: Sequence[Tensor], rebuild: Rebuild, turn: int, ends: Ends, norm: _Norm
-) -> tuple[Linear, Tensor]:
-    """What the factor solves whose turn it is: the left side, as a function of it, and the right one."""
-    x = factors[turn]
+) -> _Equations:
+    x, others = factors[turn], list(factors)
     if turn == ends.inner and norm.C is not None and norm.C.shape == (norm.pull[0].numel(),) * 2:
-        rest = rebuild([*factors[:turn], _identity(x, len(x)), *factors[turn + 1 :]])
-        return _of_inner(rest, x, norm, norm.C)
-    others, between = _between(factors, ends, turn, norm)
+        others[turn] = _identity(x, len(x))
+        return _of_inner(rebuild(others), x, norm, norm.C)
+    if ends.inner is not None and ends.inner != turn and norm.fits(factors[ends.inner]):
+        inner = factors[ends.inner]
+        others[ends.inner], norm = _identity(inner, len(inner)), norm.before(inner)
+    if turn == ends.outer:
+        others[turn] = _identity(x, x.shape[1])
+        return _of_outer(rebuild(others), x, norm)
+    if ends.outer is not None and factors[ends.outer].shape[1] < len(factors[ends.outer]):
+        outer = factors[ends.outer]
+        others[ends.outer], norm = _identity(outer, outer.shape[1]), norm.after(outer)
+    return _of_any(lambda factor: rebuild([*others[:turn], factor, *others[turn + 1 :]]), x, norm)
 
-    def forward(factor: Tensor) -> Tensor:
-        return rebuild([*others[:turn], factor, *others[turn + 1 :]])
 
+def _of_any(forward: Linear, x: Tensor, norm: _Norm) -> _Equations:
+    """Of a factor of which the tensor is a linear function."""
     adjoint = torch.func.vjp(forward, x)[1]  # of a linear function it is the same everywhere
+    start = forward(x)
+    alone = start.shape == x.shape and torch.equal(start, x)
 
     def hessian(factor: Tensor) -> Tensor:
-        return _only(adjoint(between.weigh(forward(factor)).double()))
+        return _only(adjoint(norm.weigh(forward(factor)).double()))
 
-    return hessian, _only(adjoint(between.pull.double()))
+    wanted = _only(adjoint(norm.pull.double()))
+    return _Equations(hessian, wanted, norm.G, norm.C) if alone else _Equations(hessian, wanted)
 
 
-def _of_inner(rest: Tensor, inner: Tensor, norm: _Norm, C: Tensor) -> tuple[Linear, Tensor]:
-    """The same for an inner factor V, with X₍₁₎ = A (V ⊗ I) for the rest A (m, r, t): (V ⊗ I) has t² times
-    as many entries as V, most of them zeros, and is never made."""
+def _of_outer(rest: Tensor, outer: Tensor, norm: _Norm) -> _Equations:
+    """Of an outer factor A, with X₍₁₎ = A Z for the rest Z (r, …)."""
+    Z = rest.to(norm.pull.dtype)
+    seen = _weighed(Z, None, norm.C, Z.dtype).flatten(1) @ Z.flatten(1).T
+
+    def hessian(factor: Tensor) -> Tensor:
+        return _weighed(factor.flatten(1), norm.G, seen, Z.dtype).double().reshape(factor.shape)
+
+    wanted = (norm.pull.flatten(1) @ Z.flatten(1).T).double().reshape(outer.shape)
+    return _Equations(hessian, wanted, norm.G, seen)
+
+
+def _of_inner(rest: Tensor, inner: Tensor, norm: _Norm, C: Tensor) -> _Equations:
+    """Of an inner factor V (r, q), with X₍₁₎ = A (V ⊗ I) for the rest A (m, r, t): V ⊗ I, most of it zeros,
+    is never made."""
     A = rest.to(C.dtype).reshape(len(rest), len(inner), -1)
     taps, size = A.shape[2], inner[0].numel()
     K = torch.einsum("mrt,msu->rtsu", A, A if norm.G is None else on_channels(norm.G, A))
@@ -178,24 +220,35 @@ def _of_inner(rest: Tensor, inner: Tensor, norm: _Norm, C: Tensor) -> tuple[Line
         seen = torch.einsum("sp,puqt->suqt", factor.flatten(1).to(C.dtype), moment)
         return torch.einsum("rtsu,suqt->rq", K, seen).double().reshape(factor.shape)
 
-    return hessian, torch.einsum("mrt,mqt->rq", A, norm.by_taps(inner)).double().reshape(inner.shape)
+    wanted = torch.einsum("mrt,mqt->rq", A, norm.by_taps(inner)).double().reshape(inner.shape)
+    one_tap = (torch.einsum("rtst->rs", K), torch.einsum("ptqt->pq", moment) / taps)
+    return _Equations(hessian, wanted, *one_tap)
 
 
-def _descend(
-    hessian: Linear, x: Tensor, gradient: Tensor, error: Tensor, steps: int
-) -> tuple[Tensor, Tensor]:
-    """Conjugate gradients from x, where the error falls along `gradient`: another x, and the error there."""
-    direction = gradient
+def _identity(factor: Tensor, channels: int) -> Tensor:
+    return _eye(channels, factor).reshape(channels, channels, *(1 for _ in factor.shape[2:]))
+
+
+def _eye(size: int, like: Tensor) -> Tensor:
+    return torch.eye(size, dtype=like.dtype, device=like.device)
+
+
+def _descend(equations: _Equations, x: Tensor, gradient: Tensor, error: float, steps: int) -> Tensor:
+    """Preconditioned conjugate gradients from x, where the squared error is `error`, falling along
+    `gradient`."""
+    precondition = equations.preconditioner()
+    direction = led = precondition(gradient)
     for _ in range(steps):
-        change = hessian(direction)
+        change = equations.hessian(direction)
         slope, curvature = _inner(gradient, direction), _inner(direction, change)
         if not slope.square() > _NOTHING * curvature * error:
             break
-        x, error = x + direction * (slope / curvature), error - slope.square() / curvature
+        x = x + direction * (slope / curvature)
         new = gradient - change * (slope / curvature)
-        direction = new + direction * (_inner(new, new) / _inner(gradient, gradient))
+        before, led = _inner(gradient, led), precondition(new)
+        direction = led + direction * (_inner(new, led) / before)
         gradient = new
-    return x, error
+    return x
 
 
 def _only(found: tuple[Tensor]) -> Tensor:

@@ -97,7 +97,7 @@ def _chain(factors: Sequence[Tensor]) -> Tensor:
 
 
 # For a kernel (5, 4, 3, 2): which axes of it each factor of a chain has, and the chain's ends.
-CHAINS = {
+CHAINS: dict[str, tuple[list[tuple[int, ...]], Ends]] = {
     "tucker": ([(), (0, 1), ()], Ends(outer=2, inner=0)),
     "outer": ([(), (0, 1), ()], Ends(outer=2)),
     "inner": ([(), (0, 1)], Ends(inner=0)),
@@ -105,37 +105,75 @@ CHAINS = {
 }
 
 
-@pytest.mark.parametrize("chain", CHAINS)
+chains = pytest.mark.parametrize("chain", CHAINS)
+WEIGHTINGS = ["patches", "channels", "diagonal", "none"]
+
+
+def _links(chain: str, ranks: Sequence[int], seed: int) -> list[Tensor]:
+    axes = CHAINS[chain][0]
+    channels = [4, *ranks[: len(axes) - 1], 5]
+    sizes = [[k if axis in own else 1 for axis, k in enumerate((3, 2))] for own in axes]
+    return [
+        _random((channels[place + 1], channels[place], *size), seed + place)
+        for place, size in enumerate(sizes)
+    ]
+
+
+def _right(weighting: str, seed: int) -> Root | None:
+    of_patches = moment(24, 60, seed)
+    moments = {"patches": of_patches, "channels": moment(4, 20, seed), "diagonal": of_patches.diagonal()}
+    return root(moments[weighting]) if weighting in moments else None
+
+
+@chains
 @settings(max_examples=20, deadline=None)
 @given(
     st.integers(0, 999),
     st.tuples(st.integers(1, 6), st.integers(1, 6)),
-    st.sampled_from(["patches", "channels", "diagonal", "none"]),
+    st.sampled_from(WEIGHTINGS),
+    st.booleans(),
+    st.integers(1, 3),
+)
+def test_no_sweep_between_ends_raises_the_error(
+    chain: str, seed: int, ranks: tuple[int, int], weighting: str, weigh_outputs: bool, steps: int
+) -> None:
+    W, right = _random((5, 4, 3, 2), seed + 9), _right(weighting, seed)
+    left = root(moment(5, 20, seed)) if weigh_outputs else None
+    factors = _links(chain, ranks, seed)
+    total, error = _error(W, 0 * W, right, left), _error(W, _chain(factors), right, left)
+    for _ in range(3):
+        factors = refine(
+            factors, _chain, W, right=right, left=left, ends=CHAINS[chain][1], sweeps=1, steps=steps
+        )
+        before, error = error, _error(W, _chain(factors), right, left)
+        assert error <= before + 1e-8 * total
+
+
+@chains
+@settings(max_examples=20, deadline=None)
+@given(
+    st.integers(0, 999),
+    st.tuples(st.integers(1, 3), st.integers(1, 4)),
+    st.sampled_from(["patches", "diagonal", "none"]),
     st.booleans(),
 )
-def test_known_ends_change_the_cost_and_no_result(
+def test_a_step_solves_the_last_factor_of_a_chain(
     chain: str, seed: int, ranks: tuple[int, int], weighting: str, weigh_outputs: bool
 ) -> None:
-    axes, ends = CHAINS[chain]
-    channels = [4, *ranks[: len(axes) - 1], 5]
-    start = [
-        _random(
-            (channels[place + 1], channels[place], *(k if a in own else 1 for a, k in enumerate((3, 2)))),
-            seed,
-        )
-        for place, own in enumerate(axes)
-    ]
-    of_patches = moment(24, 60, seed)
-    moments = {"patches": of_patches, "channels": moment(4, 20, seed), "diagonal": of_patches.diagonal()}
-    right = root(moments[weighting]) if weighting in moments else None
+    W, right = _random((5, 4, 3, 2), seed + 9), _right(weighting, seed)
     left = root(moment(5, 20, seed)) if weigh_outputs else None
-    W = _random((5, 4, 3, 2), seed + 1)
-    plain, known = (
-        _chain(refine(start, _chain, W, right=right, left=left, ends=which, sweeps=1, steps=2))
-        for which in (Ends(), ends)
-    )
-    assert not torch.allclose(plain, _chain(start), rtol=1e-3)
-    assert torch.allclose(plain, known, rtol=1e-5, atol=1e-5)
+    links = _links(chain, ranks, seed)
+    refined = refine(links, _chain, W, right=right, left=left, ends=CHAINS[chain][1], sweeps=1, steps=1)
+
+    def columns(last: Tensor) -> Tensor:
+        return whitened(_chain([*refined[:-1], last]).flatten(1), right, left).flatten()
+
+    matrix = torch.func.jacrev(columns)(refined[-1]).reshape(W.numel(), -1)
+    target = whitened(W.flatten(1), right, left).flatten()
+    oracle = target - matrix @ torch.linalg.lstsq(matrix, target[:, None], driver="gelsd").solution[:, 0]
+    total = _error(W, 0 * W, right, left)
+    best = pytest.approx(float(oracle.square().sum()), rel=1e-3, abs=1e-6 * total)
+    assert _error(W, _chain(refined), right, left) == best
 
 
 def test_two_factors_of_a_matrix_find_the_whitened_svd() -> None:

@@ -18,7 +18,7 @@ from workers.engine.layers.conv.layer import ConvLayer, side_by_side
 from workers.engine.layers.conv.patches import marginal
 from workers.engine.layers.weighting import Weighting
 
-_SWEEPS, _STEPS = 2, 5  # of refinement: more gain little
+_SWEEPS, _STEPS = 2, 3  # of refinement: more gain little
 
 Rank = tuple[int, ...]
 
