@@ -14,6 +14,7 @@ from tests.acceptance.hostile.vector import Corpus
 from tests.workers.engine import pt2_forgeries as forgeries
 from tests.workers.engine.formats.zoo import ZOO
 from tests.workers.engine.hostile import Entries, edit_json, packed, unpack
+from tests.workers.engine.old_archives import as_torch_2_5
 from tests.workers.engine.pt2_forgeries import MODEL, WEIGHTS, call, graph, tensor
 
 CORPUS = Corpus("pt2", "models", "model.pt2")
@@ -88,14 +89,35 @@ def pickled_opaque_object(trap: Trap) -> bytes:
     return _with("data/constants/opaque_obj_0", trap.pickled)
 
 
-@vector("unsupported_version")
-def pickled_weights_of_old_releases(trap: Trap) -> bytes:
+@vector("unknown_entry")
+def pickled_weights_beside_the_plain_ones(trap: Trap) -> bytes:
     return _with("data/weights/model.pt", trap.pickled)
 
 
-@vector("unsupported_version")
-def archive_of_an_old_release(trap: Trap) -> bytes:
+def _old(name: str, data: bytes) -> bytes:
+    """An archive as torch 2.5 wrote it, with an entry of its weights changed."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.pt2"
+        program = ZOO["mlp"].save(path)
+        entries = as_torch_2_5(unpack(path), program)
+        path.write_bytes(entries["serialized_state_dict.pt"])
+        weights = packed(unpack(path) | {name: data})
+    return packed(entries | {"serialized_state_dict.pt": weights})
+
+
+@vector("pickled_code")
+def pickled_weights_of_an_old_release(trap: Trap) -> bytes:
+    return _old("archive/data.pkl", trap.pickled)
+
+
+@vector("not_a_zip")
+def nothing_but_a_pickle_as_the_weights_of_an_old_release(trap: Trap) -> bytes:
     return packed({"serialized_exported_program.json": b"{}", "serialized_state_dict.pt": trap.pickled})
+
+
+@vector("unknown_entry")
+def code_beside_the_weights_of_an_old_release(trap: Trap) -> bytes:
+    return _old("archive/code/evil.py", trap.pickled)
 
 
 @vector("unsupported_format")

@@ -25,7 +25,8 @@ import pyarrow as pa
 from tests.workers.engine import hf_folders, mutations, pictures
 from tests.workers.engine.formats.onnx_in.graphs import array, model_of, node
 from tests.workers.engine.formats.zoo import ZOO
-from tests.workers.engine.hostile import Entries, unpack
+from tests.workers.engine.hostile import Entries, packed, unpack
+from tests.workers.engine.old_archives import as_torch_2_5
 from tests.workers.engine.onnx_forgeries import plain
 from tests.workers.engine.parquets import crafted, footer, table
 from workers.engine.errors import EngineError
@@ -94,6 +95,23 @@ def _pt2() -> Make:
             ZOO[name].save(Path(folder) / "model.pt2")
             samples.append(unpack(Path(folder) / "model.pt2"))
     return _any_of(samples, mutations.changed_entries)
+
+
+def _old_pt2() -> Make:
+    """Archives of torch 2.5: changed in the pickle of their weights more often than around it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.pt2"
+        program = ZOO["mlp"].save(path)
+        entries = as_torch_2_5(unpack(path), program)
+        path.write_bytes(entries["serialized_state_dict.pt"])
+        weights = unpack(path)
+
+    def make(random: Random) -> bytes:
+        if random.random() < 0.3:
+            return mutations.changed_entries(random, entries)
+        return packed(entries | {"serialized_state_dict.pt": mutations.changed_entries(random, weights)})
+
+    return make
 
 
 def _onnx() -> Make:
@@ -194,6 +212,7 @@ def _data(kind: str) -> Callable[[Path], object]:
 
 READERS: dict[str, tuple[Callable[[], Make], Callable[[Path], object]]] = {
     "pt2": (_pt2, pt2.read),
+    "old_pt2": (_old_pt2, pt2.read),
     "onnx": (_onnx, onnx_in.read),
     "folder": (_folder, hf.read),
     "npz": (lambda: _any_of([_arrays()], mutations.changed_entries), _data("npz")),

@@ -1,6 +1,7 @@
 """The rules a zip archive must keep before anything inside it is read."""
 
 import copy
+import io
 import os
 import stat
 import struct
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, BinaryIO, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar
 
 from workers.engine.errors import Rejected
 
@@ -55,13 +56,28 @@ class Rules:
     folders: bool = False
 
 
-class Archive:
-    """An archive whose directory keeps the rules."""
+@dataclass(frozen=True)
+class _Entry:
+    """An entry of a zip that begins at `start` of the file."""
 
-    def __init__(self, path: Path, file: zipfile.ZipFile) -> None:
+    zip: zipfile.ZipFile
+    info: zipfile.ZipInfo
+    start: int
+
+    def read(self) -> bytes:
+        return self.zip.read(self.info)
+
+    def open(self) -> IO[bytes]:
+        return self.zip.open(self.info)
+
+
+class Archive:
+    """An archive whose directory keeps the rules; `start` is where in the file it begins."""
+
+    def __init__(self, path: Path, file: zipfile.ZipFile, start: int = 0) -> None:
         self._path = path
-        self._zip = file
-        self._entries = {entry.filename: entry for entry in file.infolist() if not entry.is_dir()}
+        entries = (entry for entry in file.infolist() if not entry.is_dir())
+        self._entries = {entry.filename: _Entry(file, entry, start) for entry in entries}
 
     @property
     def names(self) -> list[str]:
@@ -76,22 +92,36 @@ class Archive:
         }
         return inner
 
+    @contextmanager
+    def unfolded(self, name: str, rules: Rules) -> "Iterator[Archive]":
+        """The same with the entries of an archive that is stored in an entry, named as if that were a folder.
+
+        Raises `Rejected` where that archive does not keep `rules`, or is compressed.
+        """
+        start = self.stored_at(name)
+        if start is None:
+            raise Rejected("compressed_entry", f"The archive {show(name)} is compressed once more.")
+        with self._path.open("rb") as file, _opened(_Part(file, start, self.size(name)), rules) as opened:
+            outer, inner = copy.copy(self), Archive(self._path, opened, start)
+            outer._entries = self._entries | {f"{name}/{key}": each for key, each in inner._entries.items()}
+            yield outer
+
     def size(self, name: str) -> int:
         """The unpacked size of an entry in bytes; raises `Rejected` (`missing_entry`)."""
-        return self._entry(name).file_size
+        return self._entry(name).info.file_size
 
     def read(self, name: str, limit: int) -> bytes:
         """An entry's bytes, checksum verified; raises `Rejected` where it holds more than `limit`."""
         if self.size(name) > limit:
             raise Rejected("too_large", f"The entry {show(name)} holds more than {limit} bytes.")
-        return _readable(lambda: self._zip.read(self._entry(name)), name)
+        return _readable(self._entry(name).read, name)
 
     def read_into(self, name: str, buffers: Iterable[memoryview], skip: int = 0) -> None:
         """Fill one buffer after the other with an entry's bytes after the first `skip`, checksum verified.
 
         A buffer is asked for when the one before is full. Raises `Rejected` unless the last ends the entry.
         """
-        with _readable(partial(self._zip.open, self._entry(name)), name) as stream:
+        with _readable(self._entry(name).open, name) as stream:
             _readable(partial(stream.read, skip), name)
             for buffer in buffers:
                 _readable(partial(_fill, stream, buffer), name)
@@ -106,29 +136,30 @@ class Archive:
     def stored_at(self, name: str) -> int | None:
         """Where an uncompressed entry's bytes begin in the file, or None for a compressed one."""
         entry = self._entry(name)
-        if entry.compress_type != zipfile.ZIP_STORED:
+        if entry.info.compress_type != zipfile.ZIP_STORED:
             return None
+        header = entry.start + entry.info.header_offset
         with self._path.open("rb") as file:
-            file.seek(entry.header_offset)
+            file.seek(header)
             *_, name_length, extra_length = _readable(lambda: _LOCAL.unpack(file.read(_LOCAL.size)), name)
-        return entry.header_offset + _LOCAL.size + int(name_length) + int(extra_length)
+        return header + _LOCAL.size + int(name_length) + int(extra_length)
 
     def head(self, name: str, size: int) -> bytes:
         """The first `size` bytes of an entry, fewer where it is shorter; raises `Rejected` on damage."""
 
         def first() -> bytes:
-            with self._zip.open(self._entry(name)) as stream:
+            with self._entry(name).open() as stream:
                 return stream.read(size)
 
         return _readable(first, name)
 
     def _chunks(self, name: str, skip: int = 0) -> Iterator[bytes]:
-        with self._zip.open(self._entry(name)) as stream:
+        with self._entry(name).open() as stream:
             stream.read(skip)
             while part := stream.read(_PART):
                 yield part
 
-    def _entry(self, name: str) -> zipfile.ZipInfo:
+    def _entry(self, name: str) -> _Entry:
         if name not in self._entries:
             raise Rejected("missing_entry", f"The archive has no entry {show(name)}.")
         return self._entries[name]
@@ -140,11 +171,44 @@ def open_archive(path: Path, rules: Rules) -> Iterator[Archive]:
 
     Raises `Rejected` with a code of its own for every rule, naming the entry.
     """
-    with path.open("rb") as file:
-        _check_ends(file)
-        with _readable(lambda: zipfile.ZipFile(file), "directory") as opened:
-            _check_directory(opened.infolist(), rules, os.fstat(file.fileno()).st_size)
-            yield Archive(path, opened)
+    with path.open("rb") as file, _opened(file, rules) as opened:
+        yield Archive(path, opened)
+
+
+@contextmanager
+def _opened(file: BinaryIO, rules: Rules) -> Iterator[zipfile.ZipFile]:
+    length = _check_ends(file)
+    with _readable(lambda: zipfile.ZipFile(file), "directory") as opened:
+        _check_directory(opened.infolist(), rules, length)
+        yield opened
+
+
+class _Part(io.RawIOBase, BinaryIO):
+    """A part of a file, read as if it were the whole."""
+
+    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
+        self._file, self._start, self._size, self._at = file, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = max(0, origin + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        self._file.seek(self._start + self._at)
+        part = self._file.read(min(len(buffer), max(0, self._size - self._at)))
+        buffer[: len(part)] = part
+        self._at += len(part)
+        return len(part)
 
 
 def show(text: str) -> str:
@@ -152,8 +216,8 @@ def show(text: str) -> str:
     return ascii(text if len(text) <= 80 else text[:77] + "...")
 
 
-def _check_ends(file: BinaryIO) -> None:
-    """Is it a zip, whole, with a directory small enough to be read?
+def _check_ends(file: BinaryIO) -> int:
+    """Is it a zip, whole, with a directory small enough to be read? Its length.
 
     Comments are not allowed, so that the end record lies where every reader looks first.
     """
@@ -170,6 +234,7 @@ def _check_ends(file: BinaryIO) -> None:
         )
     if _directory_bytes(tail) > min(length, MAX_DIRECTORY_BYTES):
         raise Rejected("too_many_entries", "The archive's directory does not fit.")
+    return length
 
 
 def _directory_bytes(tail: bytes) -> int:

@@ -106,12 +106,17 @@ def _call(target: str, node: object, known: set[str], readers: _Readers) -> Call
     keywords: dict[str, Argument] = {}
     for item in field(node, "inputs", list):
         value = _argument(field(item, "arg", dict), known, readers)
-        if item.get("kind") == _KEYWORD:
+        if _by_name(target, item.get("kind")):
             keywords[identifier(item.get("name"), "the name of an argument")] = value
         else:
             arguments.append(value)
     results, unpacked = _results(field(node, "outputs", list))
     return Call(target, tuple(arguments), keywords, results, unpacked)
+
+
+def _by_name(target: str, kind: object) -> bool:
+    """Whether an argument is given by name. Torch up to 2.5 does not say: operators know theirs by name."""
+    return kind == _KEYWORD or (kind is None and target.startswith("torch.ops.aten."))
 
 
 def _scan(target: str, node: object, known: set[str], subgraphs: _Readers) -> Call:

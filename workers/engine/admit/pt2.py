@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from dataclasses import field as field_
 from pathlib import Path
 from typing import Any, Literal
 
-from workers.engine.admit import calls, tensors
+from workers.engine.admit import calls, pickled, tensors
 from workers.engine.admit.archive import Archive, Rules, open_archive, show
 from workers.engine.admit.document import field, load, malformed, name_of, union
 from workers.engine.admit.dtypes import BYTES, dtype
@@ -17,29 +18,25 @@ from workers.engine.admit.signature import signature
 from workers.engine.errors import Rejected
 from workers.engine.signature import Nested, Place
 
-SCHEMA = 8
+SCHEMAS = (7, 8)
 MAX_JSON_BYTES = 64 << 20
 MAX_AXES = 64
 MAX_EXPANDED_BYTES = 1 << 30
 
-_PROGRAM = "models/model.json"
-_CONFIGS = {
-    "data/weights": "data/weights/model_weights_config.json",
-    "data/constants": "data/constants/model_constants_config.json",
-}
+_FOLDERS = {"data/weights": "weights", "data/constants": "constants"}
 _KNOWN_ENTRY = re.compile(
-    r"data/weights/(weight_\d+|model_weights_config\.json)"
-    r"|data/constants/(tensor_\d+|model_constants_config\.json)"
+    r"data/weights/(weight_\d+|model_weights_config\.json|model\.pt)"
+    r"|data/constants/(tensor_\d+|model_constants_config\.json|model\.pt)"
     r"|models/model\.json"
     r"|data/sample_inputs/model\.pt"  # a pickle in every archive torch writes: never read
     r"|archive_format|archive_version|byteorder|\.data/(version|serialization_id)"
     r"|\.format_version|\.storage_alignment",
     re.ASCII,
 )
-_LEGACY_ENTRY = re.compile(  # torch up to 2.7, with a folder or without; torch 2.8
-    r"(.*/)?serialized_(exported_program\.json|(state_dict|constants)\.\w+)|.*(weights|constants)/\w+\.pt",
-    re.ASCII,
-)
+# What torch up to 2.7 wrote, in no folder; the example inputs are never read.
+_OLD_PROGRAM = "serialized_exported_program.json"
+_OLD_PICKLES = {"data/weights": "serialized_state_dict.pt", "data/constants": "serialized_constants.pt"}
+_OLD_ENTRIES = {_OLD_PROGRAM, *_OLD_PICKLES.values(), "serialized_example_inputs.pt", "version"}
 _NATIVE_ENTRY = re.compile(r"data/aotinductor/.*|.*\.(so|dll|dylib|o|a)(\.\d+)*", re.IGNORECASE)
 
 
@@ -49,18 +46,43 @@ def admit(path: Path) -> Iterator[tuple[Program, Archive]]:
 
     Nothing is unpickled, evaluated or written, and no tensor is allocated. Raises `Rejected`.
     """
-    with open_archive(path, Rules()) as archive:
-        root = _root(archive)
-        _check_header(archive, root)
-        document = load(archive.read(f"{root}/{_PROGRAM}", MAX_JSON_BYTES), "model.json")
-        yield _program(document, _payloads(archive, root)), archive
+    with open_archive(path, Rules()) as packed, ExitStack() as opened:
+        layout, archive = _layout(packed), packed
+        for entry in layout.pickles.values():
+            archive = opened.enter_context(archive.unfolded(entry, Rules()))
+        document = load(archive.read(layout.program, MAX_JSON_BYTES), "model.json")
+        yield _program(document, _payloads(archive, layout)), archive
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where an archive has its program, and its tensors: raw in a folder, or by what torch.save wrote into an
+    entry, as until torch 2.8."""
+
+    program: str
+    root: str = ""
+    pickles: Mapping[str, str] = field_(default_factory=dict)
+
+
+def _layout(archive: Archive) -> _Layout:
+    names = set(archive.names)
+    if _OLD_PROGRAM in names:
+        if unknown := names - _OLD_ENTRIES:
+            raise _unknown(min(unknown))
+        return _Layout(_OLD_PROGRAM, pickles=_OLD_PICKLES)
+    root = _root(archive)
+    _check_header(archive, root)
+    pickles = {folder: f"{root}/{folder}/model.pt" for folder in _FOLDERS}
+    held = {folder: entry for folder, entry in pickles.items() if entry in names}
+    for folder, entry in held.items():
+        if any(name.startswith(f"{root}/{folder}/") for name in names - {entry}):
+            raise _unknown(entry.removeprefix(f"{root}/"))  # two readers would see two networks
+    return _Layout(f"{root}/models/model.json", root, held)
 
 
 def _root(archive: Archive) -> str:
     """The one folder that holds everything, once every entry in it is known."""
     roots = {name.split("/")[0] for name in archive.names}
-    if any(_LEGACY_ENTRY.fullmatch(name) for name in archive.names):
-        raise _outdated()
     if len(roots) != 1:
         raise Rejected("unknown_entry", "The archive is not a .pt2: its entries do not share one folder.")
     (root,) = roots
@@ -73,12 +95,16 @@ def _root(archive: Archive) -> str:
                 hint="Save the exported program with torch.export.save, not an AOTInductor package.",
             )
         if not _KNOWN_ENTRY.fullmatch(inner):
-            raise Rejected(
-                "unknown_entry",
-                f"The archive has an entry that does not belong there: {show(inner)}.",
-                hint="Save the exported program with torch.export.save, without extra files.",
-            )
+            raise _unknown(inner)
     return root
+
+
+def _unknown(entry: str) -> Rejected:
+    return Rejected(
+        "unknown_entry",
+        f"The archive has an entry that does not belong there: {show(entry)}.",
+        hint="Save the exported program with torch.export.save, without extra files.",
+    )
 
 
 def _check_header(archive: Archive, root: str) -> None:
@@ -88,25 +114,22 @@ def _check_header(archive: Archive, root: str) -> None:
         raise Rejected("unsupported_byte_order", "The tensors are stored in big-endian byte order.")
 
 
-def _outdated() -> Rejected:
-    return Rejected(
-        "unsupported_version",
-        "The file was written by a release of torch before 2.9, which stored the weights as a pickle.",
-        hint="Save it anew with torch 2.9 to 2.13, by torch.export.save(torch.export.load(file), file), or "
-        "export the model again.",
-    )
-
-
-def _payloads(archive: Archive, root: str) -> dict[str, dict[str, Payload]]:
+def _payloads(archive: Archive, layout: _Layout) -> dict[str, dict[str, Payload]]:
     """The payloads by folder and attribute path, their sizes checked against the entries."""
-    found = {folder: _folder_payloads(archive, root, folder) for folder in _CONFIGS}
+    found = {
+        folder: pickled.payloads(archive, layout.pickles[folder])
+        if folder in layout.pickles
+        else _folder_payloads(archive, layout.root, folder)
+        for folder in _FOLDERS
+    }
     payloads = [payload for folder in found.values() for payload in folder.values()]
     _check_sizes(payloads, archive)
     return found
 
 
 def _folder_payloads(archive: Archive, root: str, folder: str) -> dict[str, Payload]:
-    config = load(archive.read(f"{root}/{_CONFIGS[folder]}", MAX_JSON_BYTES), "a payload table")
+    table = f"{root}/{folder}/model_{_FOLDERS[folder]}_config.json"
+    config = load(archive.read(table, MAX_JSON_BYTES), "a payload table")
     return {
         path: _payload(description, f"{root}/{folder}", path)
         for path, description in field(config, "config", dict).items()
@@ -163,11 +186,11 @@ def _extent(payload: Payload) -> int:
 
 def _program(document: dict[str, Any], payloads: dict[str, dict[str, Payload]]) -> Program:
     major = field(field(document, "schema_version", dict), "major", int)
-    if major != SCHEMA:
+    if major not in SCHEMAS:
         raise Rejected(
             "unsupported_version",
             f"The file was written by a release of torch whose format ({major}) is not supported.",
-            hint="Export the model again with torch 2.9 to 2.13.",
+            hint="Export the model again with torch 2.5 to 2.13.",
         )
     module = field(document, "graph_module", dict)
     graph = field(module, "graph", dict)

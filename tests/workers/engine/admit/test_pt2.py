@@ -3,15 +3,18 @@
 import io
 import pickle
 import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from tests.workers.engine.admit.pt2_files import admit, change_model, rejected
-from tests.workers.engine.hostile import Entries, edit_json, pack
+from tests.workers.engine.hostile import Entries, edit_json, pack, packed, unpack
+from tests.workers.engine.old_archives import as_torch_2_5, saved
 from tests.workers.engine.pt2_forgeries import MODEL, WEIGHTS, graph
 from workers.engine.admit import operators, pt2
 from workers.engine.admit.program import Axis
@@ -45,55 +48,66 @@ def test_a_good_file_is_admitted(good: Entries, tmp_path: Path) -> None:
         ("models/other.json", "unknown_entry"),
         ("extra/readme.txt", "unknown_entry"),
         ("code/evil.py", "unknown_entry"),
-        ("data/weights/model.pt", "unsupported_version"),
+        ("data/weights/model.pt", "unknown_entry"),
         ("../../evil", "unsafe_entry"),
     ],
 )
 def test_entries_that_do_not_belong_are_named(name: str, code: str, good: Entries, tmp_path: Path) -> None:
     found = rejected(good | {f"model/{name}": b"\x7fELF"}, tmp_path)
     assert found.code == code
-    assert name in found.detail or code == "unsupported_version"
+    assert name in found.detail
 
 
 def test_a_second_root_is_rejected(good: Entries, tmp_path: Path) -> None:
     assert rejected(good | {"other/archive_format": b"pt2"}, tmp_path).code == "unknown_entry"
 
 
-def pickled(state: object) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
+_STATES = "serialized_state_dict.pt"
 
 
-def as_torch_2_5(good: Entries) -> Entries:
-    """The layout of torch 2.5 to 2.7: the program and three pickles beside each other, in no folder."""
-    names = ("state_dict", "constants", "example_inputs")
-    return {
-        "serialized_exported_program.json": good[f"model/{MODEL}"],
-        **{f"serialized_{name}.pt": pickled({"fc.weight": torch.ones(2, 3)}) for name in names},
-        "version": b"8.2",
-    }
+@pytest.fixture
+def old(tmp_path: Path) -> Entries:
+    """The archive of a linear layer as torch 2.5 wrote it."""
+    program = torch.export.export(nn.Linear(3, 2).eval(), (torch.ones(4, 3),))
+    torch.export.save(program, tmp_path / "model.pt2")
+    return as_torch_2_5(unpack(tmp_path / "model.pt2"), program)
 
 
-def as_torch_2_8(good: Entries) -> Entries:
-    """The layout of torch 2.8: today's folders, but one pickle for all weights and one for all constants."""
-    kept = {
-        name: data for name, data in good.items() if "/data/weights/" not in name and "constants" not in name
-    }
-    return kept | {
-        "model/data/weights/model.pt": pickled({"fc.weight": torch.ones(2, 3)}),
-        "model/data/constants/model.pt": pickled({}),
-    }
+def test_an_archive_of_old_torch_is_admitted(old: Entries, tmp_path: Path) -> None:
+    program = admit(pack(tmp_path / "old.pt2", old))
+    assert [state.path for state in program.states] == ["weight", "bias"]
+    assert all(state.payload.requires_grad for state in program.states)
 
 
-@pytest.mark.parametrize("layout", [as_torch_2_5, as_torch_2_8])
-def test_an_archive_of_old_torch_says_what_to_do(
-    layout: Callable[[Entries], Entries], good: Entries, tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "data", "code"),
+    [
+        ("evil.py", lambda _: b"", "unknown_entry"),
+        ("extra_files/readme", lambda _: b"", "unknown_entry"),
+        (_STATES, lambda _: b"PK", "not_a_zip"),
+        (_STATES, lambda _: saved({"weight": torch.ones(2, 3)}), "malformed"),
+        (_STATES, lambda _: saved(nn.Linear(3, 2)), "pickled_code"),
+        (_STATES, lambda old: _forged(old, "archive/evil", b""), "unknown_entry"),
+        (_STATES, lambda old: _forged(old, "archive/data/0", b"abc"), "payload_size"),
+        (_STATES, lambda old: _forged(old, "archive/byteorder", b"big"), "unsupported_byte_order"),
+        ("serialized_constants.pt", lambda old: old[_STATES] + b"more", "truncated_archive"),
+    ],
+)
+def test_a_forged_archive_of_old_torch_is_refused(
+    name: str, data: Callable[[Entries], bytes], code: str, old: Entries, tmp_path: Path
 ) -> None:
-    found = rejected(layout(good), tmp_path)
-    assert found.code == "unsupported_version"
-    assert "pickle" in found.detail
-    assert "torch.export.save(torch.export.load" in str(found.hint)
+    assert rejected(old | {name: data(old)}, tmp_path).code == code
+
+
+def _forged(old: Entries, name: str, data: bytes) -> bytes:
+    """The weights with one entry of theirs changed."""
+    with zipfile.ZipFile(io.BytesIO(old[_STATES])) as inner:
+        return packed({each: inner.read(each) for each in inner.namelist()} | {name: data})
+
+
+def test_weights_in_both_ways_are_refused(good: Entries, tmp_path: Path) -> None:
+    both = good | {"model/data/weights/model.pt": saved({"fc.weight": torch.ones(2, 3)})}
+    assert rejected(both, tmp_path).code == "unknown_entry"
 
 
 def as_torch_2_9(document: Any) -> None:
@@ -287,7 +301,7 @@ def sizes(document: Any) -> Any:
 
 
 MODEL_CHANGES: list[tuple[Callable[[Any], object], str]] = [
-    (lambda d: d["schema_version"].update(major=7), "unsupported_version"),
+    (lambda d: d["schema_version"].update(major=6), "unsupported_version"),
     (lambda d: d.pop("schema_version"), "malformed"),
     (lambda d: d.pop("graph_module"), "malformed"),
     (lambda d: graph(d).update(nodes={}), "malformed"),
