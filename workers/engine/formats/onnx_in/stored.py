@@ -1,5 +1,6 @@
 """Admitted tensors as torch's."""
 
+import mmap
 import struct
 
 import numpy as np
@@ -23,4 +24,19 @@ def loaded(stored: StoredTensor) -> Tensor:
     if not len(stored.data):
         return torch.empty(stored.shape, dtype=getattr(torch, stored.dtype))
     values = torch.frombuffer(bytearray(stored.data), dtype=dtype).reshape(stored.shape)
+    _let_go(stored.data)
     return values != 0 if stored.dtype == "bool" else values
+
+
+def _let_go(data: memoryview) -> None:
+    """Leave pages of the file that were copied to the system: it keeps them while there is room."""
+    file = data.obj
+    if isinstance(file, mmap.mmap):
+        begin = _address(data) - _address(memoryview(file))
+        first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+        if (size := begin + len(data) - first) >= mmap.PAGESIZE:
+            file.madvise(mmap.MADV_DONTNEED, first, size)
+
+
+def _address(data: memoryview) -> int:
+    return int(np.frombuffer(data, np.uint8).ctypes.data)
