@@ -1,11 +1,11 @@
 """Admission of a config.json: a model type and an architecture that are known, and bounded fields."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from workers.engine.admit import timm_config
 from workers.engine.admit.document import load
-from workers.engine.admit.hf_fields import ALIASES, FIELDS, fields_of, names, refused, shown
+from workers.engine.admit.hf_fields import ALIASES, FIELDS, Config, fields_of, names, refused, shown
 from workers.engine.errors import Rejected
 
 MAX_CONFIG_BYTES = 4 << 20
@@ -50,23 +50,16 @@ _REFUSED = {
 }
 
 
-@dataclass(frozen=True)
-class Config:
-    """A config.json that was admitted: `fields` holds known names and bounded values, nothing else of it."""
-
-    model_type: str
-    architecture: str
-    fields: Mapping[str, Any]
-
-
 def admit(data: bytes) -> Config:
-    """The configuration in `data`. What is not in the tables of `hf_fields` is left out of it: where it says
-    how to compute it (attention, dtype, kernels), it is for the reader to choose.
+    """The configuration in `data`, transformers' or timm's. What is not in the tables of `hf_fields` is left
+    out of it: where it says how to compute it (attention, dtype, kernels), it is for the reader to choose.
 
     Raises `Rejected`: `unknown_model_type`, `unknown_architecture`, `remote_code`, `quantised_folder`,
     `config_field`, and what is not bounded JSON.
     """
     document = load(data, "config.json")
+    if timm_config.is_timm(document):
+        return timm_config.admit(document)
     model_type = _known(document)
     for key, (code, what) in _REFUSED.items():
         if document.get(key):

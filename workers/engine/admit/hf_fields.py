@@ -8,6 +8,15 @@ from workers.engine.admit.archive import show
 from workers.engine.errors import Rejected
 
 
+@dataclass(frozen=True)
+class Config:
+    """A config.json that was admitted: `fields` holds known names and bounded values, nothing else of it."""
+
+    model_type: str
+    architecture: str
+    fields: Mapping[str, Any]
+
+
 class Field(Protocol):
     """What a field may hold."""
 

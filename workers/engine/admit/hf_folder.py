@@ -11,7 +11,7 @@ from workers.engine.admit import hf_config, safetensors
 from workers.engine.admit import tokenizer as admission
 from workers.engine.admit.archive import Archive, Rules, open_archive, show
 from workers.engine.admit.document import expect, field, load
-from workers.engine.admit.hf_config import Config
+from workers.engine.admit.hf_fields import Config
 from workers.engine.admit.safetensors import Span
 from workers.engine.admit.tokenizer import Tokenizer
 from workers.engine.errors import Rejected
