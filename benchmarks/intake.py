@@ -67,7 +67,7 @@ def _write(name: str, header: list[str], rows: list[list[str]]) -> None:
     print(table, file=sys.stderr, flush=True)
 
 
-_HEADER = ["reading and hashing", "admission", "reading it in", "inspection", "peak memory"]
+_HEADER = ["reading and hashing", "admission", "reading it in", "ready", "inspection", "peak memory"]
 
 
 def _files(megabytes: int, rounds: int) -> Iterator[list[str]]:
@@ -82,7 +82,7 @@ def _files(megabytes: int, rounds: int) -> Iterator[list[str]]:
                     seen.append(_step(step, path))
             seconds = {step: median(each["seconds"] for each in seen) for step, seen in found.items()}
             size = path.stat().st_size
-            peak = max(each["peak"] for each in found["inspect"])
+            peak = max(each["peak"] for each in found["ready"])
             ratios = [f"{seconds[step] / seconds['hash']:.2f} ×" for step in STEPS[1:]]
             yield [name, f"{size / 1e6:.0f}", f"{seconds['hash']:.2f} s", *ratios, f"{peak / size:.2f} ×"]
             path.unlink()

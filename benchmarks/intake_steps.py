@@ -1,6 +1,6 @@
 """One step of looking at an upload, in a process that holds nothing else.
 
-    python -m benchmarks.intake_steps hash|admit|read|inspect FILE
+    python -m benchmarks.intake_steps hash|admit|read|ready|inspect FILE
 
 Prints the processor's seconds, of the step and of what it starts.
 """
@@ -9,11 +9,13 @@ import hashlib
 import resource
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-STEPS = ("hash", "admit", "read", "inspect")
-"""Reading and hashing, as the API does; admission; a network or ranges of values; the whole inspection."""
+STEPS = ("hash", "admit", "read", "ready", "inspect")
+"""Reading and hashing, as the API does; admission; a network or ranges of values; what is done before an upload
+is ready; the whole inspection."""
 
 
 def measured(step: str, path: Path) -> float:
@@ -42,7 +44,23 @@ def _prepared(step: str, path: Path) -> Callable[[], object]:
 
     if step == "read":
         return lambda: read_model(path, kind) if is_model else arrays.inspect(path, kind)
-    return lambda: inspect.model(path, kind) if is_model else inspect.dataset(path, kind)
+    if not is_model:
+        return lambda: inspect.dataset(path, kind)
+    return lambda: _until_ready(path, kind) if step == "ready" else inspect.model(path, kind)
+
+
+class _Ready(Exception):
+    """The upload is ready; what is still to be found out is not waited for."""
+
+
+def _until_ready(path: Path, kind: str) -> None:
+    from workers.stages import inspect  # noqa: PLC0415
+
+    def described(_: object) -> None:
+        raise _Ready
+
+    with suppress(_Ready):
+        inspect.model(path, kind, described)
 
 
 def _hashed(path: Path) -> str:

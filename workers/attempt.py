@@ -30,6 +30,7 @@ from app.queue.lifecycle import (
     Ending,
     Happened,
     Verdict,
+    describe,
     finish,
     release,
     retry,
@@ -226,6 +227,9 @@ class Attempt:
             case messages.Timed(signature=signature, ms=ms):
                 engine, where = self._bench.engine, latencies.machine()
                 self._patiently(lambda: latencies.remember(engine, where, signature, ms))
+            case messages.Described():
+                found, lease = self._result(workspace), self._job.lease
+                self._patiently(lambda: describe(self._bench.engine, lease, found))
             case messages.Succeeded() | messages.Failed():
                 self._said = message
 
@@ -257,9 +261,12 @@ class Attempt:
         if self._said is None or status != 0:
             _log.warning("job %s: its process ended with status %d", self._job.lease.job_id, status)
             return self._death(status)
-        result = _RESULTS[self._job.kind].model_validate_json(workspace.result())
+        result = self._result(workspace)
         made = self._patiently(workspace.store_artifacts)
-        return Ending.succeeded(_document(result), made)
+        return Ending.succeeded(result, made)
+
+    def _result(self, workspace: Workspace) -> dict[str, Any]:
+        return _document(_RESULTS[self._job.kind].model_validate_json(workspace.result()))
 
     def _death(self, status: int) -> Outcome:
         """What a process that ended by itself, with nothing said, died of."""

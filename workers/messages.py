@@ -84,6 +84,12 @@ class Timed(Contract):
     ms: dict[str, float]
 
 
+class Described(Contract):
+    """`result.json` says what an upload is; what may take long is still to be added to it."""
+
+    type: Literal["described"] = "described"
+
+
 class Succeeded(Contract):
     """`result.json` (and the artifacts) are complete."""
 
@@ -98,7 +104,7 @@ class Failed(Contract):
 
 
 Message = Annotated[
-    StageStarted | Advanced | StageSaved | StageFinished | Noticed | Timed | Succeeded | Failed,
+    StageStarted | Advanced | StageSaved | StageFinished | Noticed | Timed | Described | Succeeded | Failed,
     Field(discriminator="type"),
 ]
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Message)

@@ -13,15 +13,16 @@ from app.plans.validation import check_plannable
 def plan(spec: JobSpec, model: ModelSummary) -> PlanView:
     """The plans of a valid job, one for each `keep`, from the model's menus.
 
-    Raises `Unprocessable` naming the field, and `Conflict` for a model whose inspection left no menus.
+    Raises `Unprocessable` naming the field, and `Conflict` for a model whose inspection left no menus yet.
     """
     check_plannable(spec)
     if model.menus is None:
         raise Conflict(
             "model_without_menus",
-            "Inspection left nothing to plan by: the model is too large, or older than plans are.",
-            hint="Submit the job: its report has the plan. A model from before there were plans can be "
-            "uploaded again.",
+            "There is nothing to plan by: inspection is still at it, which takes a minute for large models, "
+            "or left nothing, since the model is very large, or older than plans are.",
+            hint="Ask again in a minute, or submit the job: its report has the plan. A model from before "
+            "there were plans can be uploaded again.",
             field="model",
         )
     layers, total = menu_layers(model.layers, model.menus), Total(model.parameters, model.macs)

@@ -215,6 +215,14 @@ def heartbeat(engine: Engine, lease: Lease, pulse: Pulse) -> Verdict:
     return Verdict.CANCEL if row.cancel_requested else Verdict.GO_ON
 
 
+def describe(engine: Engine, lease: Lease, summary: Document) -> None:
+    """Let an upload be used of which its inspection, which goes on, knows what it is."""
+    with writing(engine) as connection:
+        inspected = sa.select(Job.upload_id).where(_held(lease))
+        ready = sa.update(Upload).where(Upload.id.in_(inspected))
+        connection.execute(ready.values(status=UploadStatus.READY, summary=summary))
+
+
 def finish(engine: Engine, lease: Lease, ending: Ending) -> bool:
     """End the job with all that comes with it, in one transaction; False: the lease was lost."""
     with writing(engine) as connection:
@@ -326,13 +334,15 @@ def _end(
 
 
 def _judge(connection: Connection, upload_ids: Sequence[str], ending: Ending, *, exhausted: bool) -> None:
-    """Write what an inspection found into its uploads."""
-    values: dict[str, Any] = {"status": UploadStatus.READY, "summary": ending.result}
-    if ending.status is not JobStatus.SUCCEEDED:
-        problem = ending.problem if ending.problem and not exhausted else _inspection_failed(ending.problem)
-        document = problem.model_dump(mode="json", exclude_none=True)
-        values = {"status": UploadStatus.REJECTED, "problem": document}
-    connection.execute(sa.update(Upload).where(Upload.id.in_(upload_ids)).values(**values))
+    """Write what an inspection found into its uploads. One that was described stays so, however it ends."""
+    uploads = sa.update(Upload).where(Upload.id.in_(upload_ids))
+    if ending.status is JobStatus.SUCCEEDED:
+        connection.execute(uploads.values(status=UploadStatus.READY, summary=ending.result))
+        return
+    problem = ending.problem if ending.problem and not exhausted else _inspection_failed(ending.problem)
+    document = problem.model_dump(mode="json", exclude_none=True)
+    rejected = uploads.where(Upload.status == UploadStatus.INSPECTING)
+    connection.execute(rejected.values(status=UploadStatus.REJECTED, problem=document))
 
 
 def _inspection_failed(cause: Problem | None) -> Problem:

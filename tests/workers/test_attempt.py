@@ -16,6 +16,7 @@ from app.queue.lifecycle import Lease, claim, request_cancel
 from tests.app.queue.jobs import add_job, add_upload, events_of, expire, row_of, upload_of
 from tests.processes import wait_until
 from tests.workers import fake_child
+from tests.workers.documents import SUMMARY
 from workers.attempt import Attempt, Bench
 from workers.child import OUT_OF_MEMORY
 from workers.workspace import Workspace
@@ -90,6 +91,24 @@ def test_an_inspection_fills_its_upload(bench: Bench, tmp_path: Path) -> None:
     attempt(bench, add_job(bench.engine, "inspect_model", upload_id=upload_id))
     upload = upload_of(bench.engine, upload_id)
     assert (upload.status, upload.summary["parameters"]) == ("ready", 3)
+
+
+def test_an_upload_that_is_described_outlives_the_rest_of_its_inspection(
+    bench: Bench, tmp_path: Path
+) -> None:
+    code = (
+        "import pathlib, sys, time\n"
+        f"pathlib.Path(sys.argv[1], 'result.json').write_text({json.dumps(SUMMARY)!r})\n"
+        """print('{"type": "described"}', flush=True)\n"""
+        "time.sleep(600)"
+    )
+    settings = bench.settings.model_copy(update={"inspection_seconds": 3})
+    slow = replace(bench, settings=settings, child=(sys.executable, "-c", code))
+    upload_id = put_upload(bench, tmp_path)
+    row = attempt(slow, add_job(bench.engine, "inspect_model", upload_id=upload_id))
+    upload = upload_of(bench.engine, upload_id)
+    assert (row.status, row.problem["code"]) == ("failed", "time_limit")
+    assert (upload.status, upload.summary["parameters"]) == ("ready", SUMMARY["parameters"])
 
 
 def test_a_problem_of_the_input_ends_the_job_at_once(bench: Bench, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Looking at what was uploaded: the signature, the layers and their cost; the arrays of a data set."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ from workers.stages import trial
 from workers.stages.context import Context, read_model, save
 from workers.stages.text import longest
 
-_MOST_PARAMETERS = 1 << 28  # of models with menus: the spectra of larger ones would keep an upload waiting
+_MOST_PARAMETERS = 1 << 28  # of models with menus: the spectra of larger ones would keep a worker for long
+_QUICK = 1 << 34  # products that spectra of all layers may take while the upload waits: some ten seconds
 
 
 def run(context: Context) -> None:
@@ -65,9 +66,14 @@ def run(context: Context) -> None:
     save(context.folder(Stage.INSPECT) / "summary.json", summary)
 
 
-def model(path: Path, stored_as: str = "pt2") -> ModelSummary:
-    """An uploaded model's summary, with the menus that plans are made of unless it is very large; raises
-    `Rejected`, also where an ONNX file does not compute here what it does in ONNX Runtime."""
+def model(
+    path: Path, stored_as: str = "pt2", described: Callable[[ModelSummary], None] = lambda _: None
+) -> ModelSummary:
+    """An uploaded model's summary, with the menus that plans are made of unless it is very large. Where they
+    take long, `described` is given the summary without them first.
+
+    Raises `Rejected`, also where an ONNX file does not compute here what it does in ONNX Runtime.
+    """
     imported = read_model(path, stored_as)
     network = imported.network
     if stored_as == "onnx":
@@ -77,7 +83,19 @@ def model(path: Path, stored_as: str = "pt2") -> ModelSummary:
     found = describe(network).model_copy(update={"folder": _folder(imported)})
     if found.parameters > _MOST_PARAMETERS:
         return found
-    return found.model_copy(update={"menus": menus(find(network))})
+    layers = find(network)
+    if sum(map(_products, layers)) > _QUICK:
+        described(found)
+    return found.model_copy(update={"menus": menus(layers)})
+
+
+def _products(layer: Layer) -> int:
+    """About as many as a singular value decomposition of the layer's weight takes, up to a factor."""
+    if not layer.methods:
+        return 0
+    rows = layer.weight.shape[0]
+    columns = layer.weight.numel() // max(1, rows)
+    return rows * columns * min(rows, columns)
 
 
 def dataset(path: Path, stored_as: str) -> DatasetSummary:

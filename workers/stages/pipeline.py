@@ -1,10 +1,12 @@
 """The way through a job: upload → inspect → plan → decompose → fine-tune → measure → package → report."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from app.contract.status import Stage
-from workers.messages import Message, Order, Succeeded
+from app.contract.summary import ModelSummary
+from workers.messages import Described, Message, Order, Succeeded
 from workers.stages import decompose, finetune, inspect, measure, package, plan
 from workers.stages.context import Context, save
 
@@ -26,12 +28,18 @@ def run(order: Order, workspace: Path, emit: Callable[[Message], None]) -> None:
     """
     upload = workspace / "inputs" / "upload"
     if order.kind == "inspect_model":
-        save(workspace / "result.json", inspect.model(upload, order.formats["upload"]))
+        found = inspect.model(upload, order.formats["upload"], partial(_describe, workspace, emit))
+        save(workspace / "result.json", found)
     elif order.kind == "inspect_dataset":
         save(workspace / "result.json", inspect.dataset(upload, order.formats["upload"]))
     else:
         _compress(Context(order, workspace, emit))
     emit(Succeeded())
+
+
+def _describe(workspace: Path, emit: Callable[[Message], None], found: ModelSummary) -> None:
+    save(workspace / "result.json", found)
+    emit(Described())
 
 
 def _compress(context: Context) -> None:

@@ -21,6 +21,7 @@ from app.queue.lifecycle import (
     Verdict,
     answer,
     claim,
+    describe,
     due,
     finish,
     heartbeat,
@@ -179,6 +180,39 @@ def test_an_inspection_makes_its_upload_ready(engine: Engine) -> None:
     upload = upload_of(engine, upload_id)
     assert (upload.status, upload.summary, upload.problem) == ("ready", {"rows": 3}, None)
     assert row_of(engine, job_id).report is None
+
+
+def test_an_upload_that_is_described_is_ready_before_its_inspection_ends(engine: Engine) -> None:
+    upload_id = add_upload(engine)
+    job_id = add_job(engine, "inspect_model", upload_id=upload_id)
+    lease = claimed(engine, job_id).lease
+    describe(engine, lease, {"rows": 3})
+    upload = upload_of(engine, upload_id)
+    assert (upload.status, upload.summary) == ("ready", {"rows": 3})
+    assert row_of(engine, job_id).status == "running"
+    finish(engine, lease, Ending.succeeded({"rows": 3, "menus": []}))
+    assert upload_of(engine, upload_id).summary == {"rows": 3, "menus": []}
+
+
+def test_what_fails_after_that_takes_nothing_back(engine: Engine) -> None:
+    upload_id = add_upload(engine)
+    job_id = add_job(engine, "inspect_model", upload_id=upload_id)
+    lease = claimed(engine, job_id).lease
+    describe(engine, lease, {"rows": 3})
+    finish(engine, lease, Ending.failed(PROBLEM))
+    upload = upload_of(engine, upload_id)
+    assert (upload.status, upload.summary, upload.problem) == ("ready", {"rows": 3}, None)
+    assert row_of(engine, job_id).status == "failed"
+
+
+def test_whoever_lost_the_lease_describes_nothing(engine: Engine) -> None:
+    upload_id = add_upload(engine)
+    job_id = add_job(engine, "inspect_model", upload_id=upload_id)
+    lease = claimed(engine, job_id).lease
+    expire(engine, job_id)
+    reap(engine, 5)
+    describe(engine, lease, {"rows": 3})
+    assert upload_of(engine, upload_id).status == "inspecting"
 
 
 def test_an_inspection_that_fails_rejects_its_upload(engine: Engine) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -168,11 +169,17 @@ def test_an_unreachable_budget_names_the_field_and_the_least(inputs: Path, tmp_p
     assert (raised.value.code, raised.value.field) == ("budget_unreachable", "target.keep")
 
 
-def _inspection(kind: Kind, upload: Path, stored_as: str, workspace: Path) -> Any:
+def _inspection(
+    kind: Kind,
+    upload: Path,
+    stored_as: str,
+    workspace: Path,
+    emit: Callable[[Message], None] = lambda _: None,
+) -> Any:
     (workspace / "inputs").mkdir()
     shutil.copy(upload, workspace / "inputs" / "upload")
     order = Order(job_id="job_1", kind=kind, attempt=1, formats={"upload": stored_as})
-    pipeline.run(order, workspace, lambda _: None)
+    pipeline.run(order, workspace, emit)
     return json.loads((workspace / "result.json").read_text())
 
 
@@ -193,6 +200,22 @@ def test_a_model_is_described(inputs: Path, tmp_path: Path) -> None:
     assert (ranks["tucker"], ranks["full_tucker"], ranks["spatial_svd"]) == ([32, 32], [32, 32, 3, 3], [96])
     assert [menu["layer"] for menu in summary["menus"]] == [layer["name"] for layer in summary["layers"]]
     assert set(summary["menus"][1]["offers"]) == {*kernel} - {"cp", "full_tucker"}
+
+
+@pytest.mark.parametrize("quick", [0, 1 << 40])
+def test_a_model_whose_menus_take_long_is_described_before_they_are_there(
+    quick: int, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspect, "_QUICK", quick)
+    said: list[tuple[str, bool]] = []
+
+    def emit(message: Message) -> None:
+        found = json.loads((tmp_path / "result.json").read_text())
+        said.append((message.type, found["menus"] is not None))
+
+    summary = _inspection("inspect_model", inputs / "model", "pt2", tmp_path, emit)
+    assert said == [*([] if quick else [("described", False)]), ("succeeded", True)]
+    assert summary["menus"]
 
 
 def test_a_very_large_model_is_described_without_menus(
