@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 STEPS = ("hash", "admit", "read", "ready", "inspect")
-"""Reading and hashing, as the API does; admission; a network or ranges of values; what is done before an upload
-is ready; the whole inspection."""
+"""Reading and hashing, as the API does; admission; a network or ranges of values; what is done before an
+upload is ready; the whole inspection."""
 
 
 def measured(step: str, path: Path) -> float:
