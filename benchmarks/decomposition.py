@@ -11,7 +11,7 @@ from tensorly.decomposition import tensor_train as tensorly_train
 from torch import Tensor
 
 from workers.engine.decomposition.cp import cp
-from workers.engine.decomposition.refine import refine
+from workers.engine.decomposition.refine import Ends, refine
 from workers.engine.decomposition.svd import truncated_svd
 from workers.engine.decomposition.tensor_train import rebuild, tensor_train
 from workers.engine.decomposition.tucker import full_tucker, tucker2
@@ -89,10 +89,14 @@ def _refinement(W: Tensor, patches: Tensor) -> None:
     right = root(shrink(C, 0.01))
     channels = root(C.reshape(W.shape[1], 9, W.shape[1], 9).diagonal(dim1=1, dim2=3).sum(-1))
 
+    def rebuild(parts: Sequence[Tensor]) -> Tensor:
+        first, core, last = parts
+        return _multiply(core, (last, first.flatten(1).T))
+
     def refined() -> Tensor:
-        start = tucker2(W, ranks, right=channels)
-        core, *factors = refine(start, lambda parts: _multiply(parts[0], parts[1:]), W, right=right)
-        return _multiply(core, factors)
+        core, last, first = tucker2(W, ranks, right=channels)
+        start = (first.T[..., None, None], core, last)
+        return rebuild(refine(start, rebuild, W, right=right, ends=Ends(outer=2, inner=0)))
 
     def closed(weight: Root | None) -> Tensor:
         core, *factors = tucker2(W, ranks, right=weight)
