@@ -14,7 +14,7 @@ from tests.acceptance.hostile.vector import Corpus
 from tests.workers.engine import pt2_forgeries as forgeries
 from tests.workers.engine.formats.zoo import ZOO
 from tests.workers.engine.hostile import Entries, edit_json, packed, unpack
-from tests.workers.engine.old_archives import as_torch_2_5
+from tests.workers.engine.old_archives import STATES, as_torch_2_5, weights_of
 from tests.workers.engine.pt2_forgeries import MODEL, WEIGHTS, call, graph, tensor
 
 CORPUS = Corpus("pt2", "models", "model.pt2")
@@ -100,9 +100,7 @@ def _old(name: str, data: bytes) -> bytes:
         path = Path(folder) / "model.pt2"
         program = ZOO["mlp"].save(path)
         entries = as_torch_2_5(unpack(path), program)
-        path.write_bytes(entries["serialized_state_dict.pt"])
-        weights = packed(unpack(path) | {name: data})
-    return packed(entries | {"serialized_state_dict.pt": weights})
+    return packed(entries | {STATES: packed(weights_of(entries) | {name: data})})
 
 
 @vector("pickled_code")
@@ -112,7 +110,7 @@ def pickled_weights_of_an_old_release(trap: Trap) -> bytes:
 
 @vector("not_a_zip")
 def nothing_but_a_pickle_as_the_weights_of_an_old_release(trap: Trap) -> bytes:
-    return packed({"serialized_exported_program.json": b"{}", "serialized_state_dict.pt": trap.pickled})
+    return packed({"serialized_exported_program.json": b"{}", STATES: trap.pickled})
 
 
 @vector("unknown_entry")

@@ -26,7 +26,7 @@ from tests.workers.engine import hf_folders, mutations, pictures
 from tests.workers.engine.formats.onnx_in.graphs import array, model_of, node
 from tests.workers.engine.formats.zoo import ZOO
 from tests.workers.engine.hostile import Entries, packed, unpack
-from tests.workers.engine.old_archives import as_torch_2_5
+from tests.workers.engine.old_archives import STATES, as_torch_2_5, weights_of
 from tests.workers.engine.onnx_forgeries import plain
 from tests.workers.engine.parquets import crafted, footer, table
 from workers.engine.errors import EngineError
@@ -103,13 +103,12 @@ def _old_pt2() -> Make:
         path = Path(folder) / "model.pt2"
         program = ZOO["mlp"].save(path)
         entries = as_torch_2_5(unpack(path), program)
-        path.write_bytes(entries["serialized_state_dict.pt"])
-        weights = unpack(path)
+    weights = weights_of(entries)
 
     def make(random: Random) -> bytes:
         if random.random() < 0.3:
             return mutations.changed_entries(random, entries)
-        return packed(entries | {"serialized_state_dict.pt": mutations.changed_entries(random, weights)})
+        return packed(entries | {STATES: mutations.changed_entries(random, weights)})
 
     return make
 

@@ -5,7 +5,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -14,7 +14,17 @@ from workers.engine.errors import Rejected
 Entries = dict[str, bytes]
 
 
-def unpack(path: Path) -> Entries:
+class Canary:
+    """Leaves a file behind wherever a pickle of it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def unpack(path: Path | IO[bytes]) -> Entries:
     """The entries of a zip by name."""
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}

@@ -7,8 +7,11 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from tests.workers.engine.hostile import Entries
+from tests.workers.engine.hostile import Entries, unpack
 from tests.workers.engine.pt2_forgeries import MODEL
+
+STATES = "serialized_state_dict.pt"
+"""Where torch up to 2.7 put the weights."""
 
 
 def saved(state: object, **options: Any) -> bytes:
@@ -38,11 +41,16 @@ def as_torch_2_5(entries: Entries, program: ExportedProgram) -> Entries:
     _forget_kinds(document)
     return {
         "serialized_exported_program.json": json.dumps(document).encode(),
-        "serialized_state_dict.pt": saved(program.state_dict),
+        STATES: saved(program.state_dict),
         "serialized_constants.pt": saved(program.constants),
         "serialized_example_inputs.pt": b"never read",
         "version": b"7.3",
     }
+
+
+def weights_of(entries: Entries) -> Entries:
+    """The entries of the weights of an archive of torch 2.5."""
+    return unpack(io.BytesIO(entries[STATES]))
 
 
 def _forget_kinds(value: Any) -> None:

@@ -15,10 +15,10 @@ from workers.engine.admit.archive import Archive, show
 from workers.engine.admit.document import malformed
 from workers.engine.admit.dtypes import BYTES
 from workers.engine.admit.program import Payload
+from workers.engine.admit.tensors import MAX_AXES, MAX_LENGTH, check_byte_order
 from workers.engine.errors import Rejected
 
 MAX_PICKLE_BYTES = 16 << 20
-MAX_AXES = 64
 _MOST_ARGUMENTS = 8
 
 _STORAGES = {
@@ -83,8 +83,7 @@ def payloads(archive: Archive, entry: str) -> dict[str, Payload]:
     Raises `Rejected`: what `tensors_of` does, `unknown_entry`, `unsupported_byte_order`, `payload_size`.
     """
     root = f"{entry}/{_root(archive, entry)}"
-    if archive.read(f"{root}/byteorder", 16).strip() != b"little":
-        raise Rejected("unsupported_byte_order", "The tensors are stored in big-endian byte order.")
+    check_byte_order(archive, root)
     found = tensors_of(archive.read(f"{root}/data.pkl", MAX_PICKLE_BYTES), entry)
     for tensor in found.values():
         if archive.size(f"{root}/data/{tensor.key}") != tensor.elements * BYTES[tensor.dtype]:
@@ -240,6 +239,6 @@ def _counts(values: Any) -> tuple[int, ...]:
 
 
 def _count(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 1 << 40:
+    if type(value) is not int or not 0 <= value < MAX_LENGTH:
         raise ValueError("a tensor has an impossible length")
     return value

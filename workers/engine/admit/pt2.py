@@ -20,7 +20,6 @@ from workers.engine.signature import Nested, Place
 
 SCHEMAS = (7, 8)
 MAX_JSON_BYTES = 64 << 20
-MAX_AXES = 64
 MAX_EXPANDED_BYTES = 1 << 30
 
 _FOLDERS = {"data/weights": "weights", "data/constants": "constants"}
@@ -110,8 +109,7 @@ def _unknown(entry: str) -> Rejected:
 def _check_header(archive: Archive, root: str) -> None:
     if archive.read(f"{root}/archive_format", 16).strip() != b"pt2":
         raise malformed("archive_format should be pt2")
-    if archive.read(f"{root}/byteorder", 16).strip() != b"little":
-        raise Rejected("unsupported_byte_order", "The tensors are stored in big-endian byte order.")
+    tensors.check_byte_order(archive, root)
 
 
 def _payloads(archive: Archive, layout: _Layout) -> dict[str, dict[str, Payload]]:
@@ -161,7 +159,7 @@ def _check_sizes(payloads: list[Payload], archive: Archive) -> None:
     needed: dict[str, int] = {}
     expanded = 0
     for payload in payloads:
-        if len(payload.shape) != len(payload.strides) or len(payload.shape) > MAX_AXES:
+        if len(payload.shape) != len(payload.strides) or len(payload.shape) > tensors.MAX_AXES:
             raise malformed("a tensor's sizes and strides should agree in number, and be few")
         needed[payload.entry] = max(needed.get(payload.entry, 0), _extent(payload))
         expanded += math.prod(payload.shape) * BYTES[payload.dtype]

@@ -4,7 +4,7 @@ import math
 import re
 from typing import Any
 
-from workers.engine.admit.archive import show
+from workers.engine.admit.archive import Archive, show
 from workers.engine.admit.document import expect, field, malformed, union
 from workers.engine.admit.dtypes import BYTES, dtype
 from workers.engine.admit.program import Axis, ProgramInput
@@ -12,10 +12,17 @@ from workers.engine.admit.signature import input_name
 from workers.engine.errors import Rejected
 
 MAX_LENGTH = 1 << 40
+MAX_AXES = 64
 MAX_EXAMPLE_BYTES = 1 << 30
 
 _SYMBOL = re.compile(r"Symbol\('([a-z]+\d+)'(, \w+=(True|False))*\)|([a-z]+\d+)", re.ASCII)
 _STRIDED = 7
+
+
+def check_byte_order(archive: Archive, root: str) -> None:
+    """Raise `Rejected` unless the archive says of its folder `root` that numbers are little-endian."""
+    if archive.read(f"{root}/byteorder", 16).strip() != b"little":
+        raise Rejected("unsupported_byte_order", "The tensors are stored in big-endian byte order.")
 
 
 def check_placement(meta: dict[str, Any], path: str) -> None:

@@ -185,8 +185,7 @@ def _normal_equations(
 
 def _of_any(forward: Linear, x: Tensor, norm: _Norm) -> _Equations:
     """Of a factor of which the tensor is a linear function."""
-    adjoint = torch.func.vjp(forward, x)[1]  # of a linear function it is the same everywhere
-    start = forward(x)
+    start, adjoint, *_ = torch.func.vjp(forward, x)  # of a linear function the adjoint is one everywhere
     alone = start.shape == x.shape and torch.equal(start, x)
 
     def hessian(factor: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.workers.engine.hostile import pack, rejection
+from tests.workers.engine.hostile import Canary, pack, rejection
 from workers.engine.admit import npz
 
 
@@ -46,14 +46,6 @@ def test_every_numeric_dtype_is_admitted(dtype: str, tmp_path: Path) -> None:
 def test_every_version_of_the_header_is_read(version: tuple[int, int], tmp_path: Path) -> None:
     path = pack(tmp_path / "file", {"x.npy": saved(np.ones((2, 3), np.float32), version=version)})
     assert admit(path) == [("x", "float32", (2, 3))]
-
-
-class Canary:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
 
 
 def test_pickled_objects_are_refused_and_never_loaded(tmp_path: Path) -> None:

@@ -4,12 +4,10 @@ import io
 import pickle
 import pickletools
 import time
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,22 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.workers.engine.hostile import Canary, unpack
 from tests.workers.engine.old_archives import saved
 from workers.engine.admit.pickled import tensors_of
 from workers.engine.errors import Rejected
 
 
-class Canary:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
-
-
 def pickle_in(file: bytes) -> bytes:
-    with zipfile.ZipFile(io.BytesIO(file)) as archive:
-        return archive.read("archive/data.pkl")
+    return unpack(io.BytesIO(file))["archive/data.pkl"]
 
 
 def rejection(data: bytes) -> Rejected:

@@ -1,9 +1,7 @@
 """Hostile and broken `.pt2` files: each is a rejection of its own, and no code of theirs runs."""
 
-import io
 import pickle
 import tracemalloc
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,8 @@ import torch
 from torch import nn
 
 from tests.workers.engine.admit.pt2_files import admit, change_model, rejected
-from tests.workers.engine.hostile import Entries, edit_json, pack, packed, unpack
-from tests.workers.engine.old_archives import as_torch_2_5, saved
+from tests.workers.engine.hostile import Canary, Entries, edit_json, pack, packed, unpack
+from tests.workers.engine.old_archives import STATES, as_torch_2_5, saved, weights_of
 from tests.workers.engine.pt2_forgeries import MODEL, WEIGHTS, graph
 from workers.engine.admit import operators, pt2
 from workers.engine.admit.program import Axis
@@ -62,9 +60,6 @@ def test_a_second_root_is_rejected(good: Entries, tmp_path: Path) -> None:
     assert rejected(good | {"other/archive_format": b"pt2"}, tmp_path).code == "unknown_entry"
 
 
-_STATES = "serialized_state_dict.pt"
-
-
 @pytest.fixture
 def old(tmp_path: Path) -> Entries:
     """The archive of a linear layer as torch 2.5 wrote it."""
@@ -84,13 +79,13 @@ def test_an_archive_of_old_torch_is_admitted(old: Entries, tmp_path: Path) -> No
     [
         ("evil.py", lambda _: b"", "unknown_entry"),
         ("extra_files/readme", lambda _: b"", "unknown_entry"),
-        (_STATES, lambda _: b"PK", "not_a_zip"),
-        (_STATES, lambda _: saved({"weight": torch.ones(2, 3)}), "malformed"),
-        (_STATES, lambda _: saved(nn.Linear(3, 2)), "pickled_code"),
-        (_STATES, lambda old: _forged(old, "archive/evil", b""), "unknown_entry"),
-        (_STATES, lambda old: _forged(old, "archive/data/0", b"abc"), "payload_size"),
-        (_STATES, lambda old: _forged(old, "archive/byteorder", b"big"), "unsupported_byte_order"),
-        ("serialized_constants.pt", lambda old: old[_STATES] + b"more", "truncated_archive"),
+        (STATES, lambda _: b"PK", "not_a_zip"),
+        (STATES, lambda _: saved({"weight": torch.ones(2, 3)}), "malformed"),
+        (STATES, lambda _: saved(nn.Linear(3, 2)), "pickled_code"),
+        (STATES, lambda old: _forged(old, "archive/evil", b""), "unknown_entry"),
+        (STATES, lambda old: _forged(old, "archive/data/0", b"abc"), "payload_size"),
+        (STATES, lambda old: _forged(old, "archive/byteorder", b"big"), "unsupported_byte_order"),
+        ("serialized_constants.pt", lambda old: old[STATES] + b"more", "truncated_archive"),
     ],
 )
 def test_a_forged_archive_of_old_torch_is_refused(
@@ -101,8 +96,7 @@ def test_a_forged_archive_of_old_torch_is_refused(
 
 def _forged(old: Entries, name: str, data: bytes) -> bytes:
     """The weights with one entry of theirs changed."""
-    with zipfile.ZipFile(io.BytesIO(old[_STATES])) as inner:
-        return packed({each: inner.read(each) for each in inner.namelist()} | {name: data})
+    return packed(weights_of(old) | {name: data})
 
 
 def test_weights_in_both_ways_are_refused(good: Entries, tmp_path: Path) -> None:
@@ -380,14 +374,6 @@ EXPRESSIONS = [
 def test_expressions_are_matched_never_evaluated(expression: str, good: Entries, tmp_path: Path) -> None:
     entries = change_model(good, lambda d: sizes(d)[0]["as_expr"].update(expr_str=expression))
     assert rejected(entries, tmp_path).code == "unsupported_dimension"
-
-
-class Canary:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
 
 
 def test_pickled_sample_inputs_are_part_of_every_archive_and_never_loaded(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._higher_order_ops.while_loop import while_loop
 
 from tests.workers.engine.formats.zoo import BATCH, ZOO
-from tests.workers.engine.hostile import Entries, edit_json, pack, rejection, unpack
+from tests.workers.engine.hostile import Canary, Entries, edit_json, pack, rejection, unpack
 from tests.workers.engine.mutations import mutate, places
 from tests.workers.engine.pt2_forgeries import (
     IGNORED,
@@ -35,16 +35,6 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Entries:
     path = tmp_path_factory.mktemp("good") / "model.pt2"
     ZOO["mlp"].save(path)
     return unpack(path)
-
-
-class Canary:
-    """Leaves a file behind wherever a pickle of it is loaded."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
 
 
 @pytest.mark.parametrize("poison", [*IGNORED, *REFUSED])
