@@ -52,8 +52,8 @@ class Method(StrEnum):
 
 class Weighting(StrEnum):
     """Which errors of a weight count: all alike, those on inputs that occur in the calibration data, or
-    those on such inputs toward outputs that the result depends on. `auto` tries each and keeps what diverges
-    least from the original on rows held out of the calibration."""
+    those on such inputs toward outputs that the result depends on. `auto` is the last; where few rows
+    calibrate, each is tried, and what diverges least from the original on rows held out is kept."""
 
     AUTO = "auto"
     NONE = "none"

@@ -202,7 +202,10 @@ CATALOGUE = Methods(
     target=Target.model_json_schema(),
     calibration=Calibration.model_json_schema(),
     weightings=[
-        WeightingInfo(name=Weighting.AUTO, description="Each of the others is tried; outputs decide."),
+        WeightingInfo(
+            name=Weighting.AUTO,
+            description="The one by inputs and gradients; below 256 rows each is tried, and outputs decide.",
+        ),
         WeightingInfo(
             name=Weighting.NONE, description="Least ‖W − Ŵ‖: every error of a weight counts alike."
         ),

@@ -27,7 +27,7 @@ from workers.engine.padding import real_positions
 from workers.stages.context import Context
 
 _BATCH = 16
-_THIN_ROWS = 64
+_ENOUGH_ROWS = 256  # for gradients to be known: with a fourth of them they may mislead
 _JUDGED_ROWS = 64  # on which a whole candidate is judged
 _SENSITIVITY_ROWS, _LEAST_SENSITIVITY_ROWS = 32, 4  # on which one layer's error is
 _SENSITIVITY_MACS = 4_000_000_000  # of one such judgement
@@ -74,21 +74,20 @@ def fold(rows: Examples, part: int, parts: int, *, others: bool = False) -> Exam
 
 
 def candidates(context: Context) -> list[Weighting]:
-    """The weightings to try: what was asked for, or each of them; without moments none but the plain one.
+    """The weightings to try: what was asked for; without moments none but the plain one.
 
-    The plain one is not worth its time beside the others, unless these know few rows. Where a network is dear
-    to run, and its layers' sensitivities are to be measured, it is the one that knows most alone.
+    By itself it is the one that knows most, and where it knows few rows, each of them; but where the network
+    is dear to run, and its layers' sensitivities are to be measured.
     """
     if not _folder(context).exists():
         return [Weighting.NONE]
-    asked = context.spec.calibration.weighting
+    asked, rows = context.spec.calibration.weighting, calibration_rows(context)
     if asked is not Weighting.AUTO:
         return [asked]
-    if is_dear(context) and isinstance(context.spec.ranks, BudgetRanks):
+    known = rows is not None and len(rows) >= _ENOUGH_ROWS
+    if known or (is_dear(context) and isinstance(context.spec.ranks, BudgetRanks)):
         return [Weighting.TWO_SIDED]
-    rows = calibration_rows(context)
-    thin = rows is None or len(rows) < _THIN_ROWS
-    return [by for by in _SIDES if thin or by is not Weighting.NONE]
+    return list(_SIDES)
 
 
 def weigh(context: Context, layers: Sequence[Layer], by: Weighting, *, without: int | None = None) -> None:
@@ -107,7 +106,7 @@ def weigh(context: Context, layers: Sequence[Layer], by: Weighting, *, without: 
 def _weighting(paths: Sequence[Path], sides: Sides, centred: bool, memory: Memory) -> weights.Weighting:
     def compute() -> weights.Weighting:
         moments = reduce(Moments.plus, map(Moments.load, paths))
-        return weighting(moments, sides, centred=centred, memory=memory)
+        return weighting(moments, sides, centred=centred)
 
     return memory.once(sides, compute)
 

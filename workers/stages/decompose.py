@@ -54,12 +54,14 @@ def best_of(context: Context, plans: Sequence[Plan], judge: Judge) -> tuple[Deco
     by_depth = weighs_depth(context)
     several = len(plans) > 1 or by_depth
     tried = [_judged(context, plan, judge, polished=not several) for plan in plans]
-    if by_depth:
-        others = depth_weighted(context, min(tried, key=_divergence).plan)
-        tried += [_judged(context, plan, judge, polished=False) for plan in others]
     nearest = min(tried, key=_divergence)
+    for plan in depth_weighted(context, nearest.plan) if by_depth else ():
+        tried.append(_judged(context, plan, judge, polished=False))
+        if _divergence(tried[-1]) < _divergence(nearest):
+            nearest = tried[-1]
+            break  # nor will the opposite help then
     best = search.bounded(context, nearest.plan, nearest.network, partial(_rough, context))
-    made = _judged(context, best, judge) if several or best != plans[0] else tried[0]
+    made = _judged(context, best, judge) if several or best is not nearest.plan else nearest
     return replace(made, plan=_with_output_errors(context, made)), _trials(tried)
 
 

@@ -17,7 +17,7 @@ from workers.stages.timing import timetable
 
 PLANS = "plans.json"
 _SENSITIVITIES = "sensitivities-{}.json"
-_DEPTHS = (-2.0, 2.0)  # weightings of depth that are tried besides none
+_DEPTHS = (2.0, -2.0)  # weightings of depth that are tried besides none
 
 
 class Alternatives(Contract):
@@ -104,14 +104,14 @@ def weighs_depth(context: Context) -> bool:
     return not is_dear(context) and bool(sensitivity_judge(context))
 
 
-def depth_weighted(context: Context, plan: Plan) -> list[Plan]:
+def depth_weighted(context: Context, plan: Plan) -> Iterator[Plan]:
     """The plans for the same budget and weighting that weight depth, as far as they are others."""
     planner, found = planner_of(context, plan.weighting), [plan]
     for depth_weighting in _DEPTHS:
         other = planner(plan.keep, depth_weighting)
         if all(_forms(other) != _forms(each) for each in found):
             found.append(other)
-    return found[1:]
+            yield other
 
 
 def _forms(plan: Plan) -> list[tuple[Method, list[int] | None]]:

@@ -31,7 +31,7 @@ def bounded(context: Context, plan: Plan, network: Network, make: Callable[[Plan
         return _cheapest(context, plan.weighting, make, _within_drop(context), 0.0)
     demanded = _demanded_agreement(context)
     rows = context.splits.selection
-    if demanded is None or rows is None:
+    if not demanded or rows is None:
         return plan
     agreement = _agreement(context, rows)
     found = agreement(network)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from workers.engine.decomposition.whitening import Root, root, shrink
 from workers.engine.layers.weighting import PLAIN, Weighting
-from workers.engine.memory import Memory
 
 Sides = Literal["none", "inputs", "two_sided"]
 
@@ -102,21 +101,18 @@ class Moments:
         return cls(inputs, total, count, outputs, output_count, bool(tied))
 
 
-def weighting(moments: Moments, sides: Sides, *, centred: bool, memory: Memory | None = None) -> Weighting:
+def weighting(moments: Moments, sides: Sides, *, centred: bool) -> Weighting:
     """The weighting by what was seen: by the inputs alone, or by the gradients too.
 
     The inputs' second moment is taken about their mean where the bias can take the mean up. Both are shrunk,
-    the more the fewer positions were seen than there are dimensions. Nothing seen is no weighting. What the
-    weightings of different sides have in common is kept in `memory`.
+    the more the fewer positions were seen than there are dimensions. Nothing seen is no weighting.
     """
     if sides == "none" or moments.count == 0:
         return PLAIN
-    memory = memory or Memory()
     mean = moments.total / moments.count if centred else None
-    right = memory.once("right", lambda: _right(moments, mean))
-    left = None
+    right, left = _right(moments, mean), None
     if moments.outputs is not None and (moments.tied or sides == "two_sided"):
-        left = memory.once("left", lambda: _left(moments))
+        left = _left(moments)
     warnings = [warning for half in (right, left) if half for warning in half.warnings]
     return Weighting(right.root, left.root if left else None, mean, tuple(warnings))
 

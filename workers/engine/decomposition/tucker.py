@@ -13,7 +13,7 @@ from torch import Tensor
 from workers.engine.decomposition.spectrum import leading_left_vectors, left_basis
 from workers.engine.decomposition.whitening import Root, whitened_modes
 
-_SWEEPS = 3  # HOOI gains under 0.1 % of the error after the third sweep
+SWEEPS = 3  # HOOI gains under 0.1 % of the error after the third sweep
 
 Roots = Sequence[Root | None]
 
@@ -47,12 +47,13 @@ class Hosvd:
         total = energy.flatten()[-1].clamp_min(torch.finfo(energy.dtype).tiny)
         return (1.0 - energy / total).clamp_min(0.0)
 
-    def truncated(self, ranks: Sequence[int]) -> tuple[Tensor, ...]:
-        """Core and factors by HOOI from here, as `full_tucker` gives them; raises what it raises."""
+    def truncated(self, ranks: Sequence[int], sweeps: int = SWEEPS) -> tuple[Tensor, ...]:
+        """Core and factors by sweeps of HOOI from here, as `full_tucker` gives them; raises what it
+        raises."""
         sizes = tuple(self.W.shape[: len(self.roots)])
         if not all(1 <= rank <= size for rank, size in zip(ranks, sizes, strict=True)):
             raise ValueError(f"ranks {tuple(ranks)} are outside 1 … {sizes}")
-        turned = zip(self.bases, _hooi(self.core, ranks), self.roots, strict=True)
+        turned = zip(self.bases, _hooi(self.core, ranks, sweeps), self.roots, strict=True)
         pairs = [_unweighted(basis @ turn, root) for basis, turn, root in turned]
         core = _project(self.W.double(), [dual for _, dual in pairs])
         return core.to(self.W.dtype), *(factor.to(self.W.dtype) for factor, _ in pairs)
@@ -113,7 +114,7 @@ def full_tucker(W: Tensor, ranks: Sequence[int], *, roots: Roots | None = None) 
     return hosvd(W, (None,) * W.ndim if roots is None else roots).truncated(ranks)
 
 
-def _hooi(core: Tensor, ranks: Sequence[int]) -> list[Tensor]:
+def _hooi(core: Tensor, ranks: Sequence[int], sweeps: int) -> list[Tensor]:
     """Orthonormal bases (size, rank) of a HOSVD's core, each in turn the best beside the others."""
     sizes = core.shape[: len(ranks)]
     bases = [
@@ -121,7 +122,7 @@ def _hooi(core: Tensor, ranks: Sequence[int]) -> list[Tensor]:
         for size, rank in zip(sizes, ranks, strict=True)
     ]
     truncated = [mode for mode, basis in enumerate(bases) if basis.shape[1] < basis.shape[0]]
-    for _ in range(_SWEEPS if len(truncated) > 1 else 0):
+    for _ in range(sweeps if len(truncated) > 1 else 0):
         for mode in truncated:
             others = _project(core, bases, but=mode)
             bases[mode] = leading_left_vectors(unfold(others, mode), ranks[mode])

@@ -68,5 +68,7 @@ class _Comparer(Interpreter):
 
 def _squares(value: Any, approximation: Any) -> Tensor:
     """Squared error and squared norm of a call's first output."""
-    y, other = (pytree.tree_leaves(each)[0].double() for each in (value, approximation))
-    return torch.stack([(other - y).square().sum(), y.square().sum()])
+    y, other = (pytree.tree_leaves(each)[0] for each in (value, approximation))
+    exact = torch.promote_types(y.dtype, torch.float32)  # half precision may not hold the norm
+    norms = [torch.linalg.vector_norm(each, dtype=exact) for each in (other - y, y)]
+    return torch.stack(norms).double().square()

@@ -18,7 +18,7 @@ from workers.engine.layers.conv.layer import ConvLayer, side_by_side
 from workers.engine.layers.conv.patches import marginal
 from workers.engine.layers.weighting import Weighting
 
-_SWEEPS, _STEPS = 2, 3  # of refinement: more gain little
+_SWEEPS, _STEPS = 2, 2  # of refinement: more gain little
 
 Rank = tuple[int, ...]
 
@@ -90,7 +90,7 @@ class ConvFactorization(Factorization[ConvLayer]):
 
     def _refined(self, group: int, rank: Rank, weighting: Weighting) -> Fit:
         start = self.decompose(group, rank)
-        if self.exact or not self.layer.polished or not self._over_patches(weighting):
+        if self.exact or not self.layer.polished or not self.over_patches:
             return start
         refined = refine(
             start.factors,
@@ -108,7 +108,7 @@ class ConvFactorization(Factorization[ConvLayer]):
     def _scale(self) -> float:
         """How the error over patches compares with the one predicted, at one rank in the middle."""
         layer, weighting = self.layer, self.layer.weigh()
-        if self.exact or not self._over_patches(weighting):
+        if self.exact or not self.over_patches:
             return 1.0
         rank = tuple((most + 2) // 3 for most in self.max_rank)
         fits = (self.decompose(group, rank) for group in range(layer.groups))
@@ -118,14 +118,17 @@ class ConvFactorization(Factorization[ConvLayer]):
         predicted = self.predict(rank) * whitened(W, right, left).square().sum()
         return float(lost / predicted) if predicted > 0 else 1.0
 
-    def _over_patches(self, weighting: Weighting) -> bool:
-        return weighting.right is not None and len(weighting.right.L) > self.layer.shape[2]
+    @property
+    def over_patches(self) -> bool:
+        """Whether the weighting knows the inputs' patches, and not only their channels."""
+        right = self.layer.weigh().right
+        return right is not None and len(right.L) > self.layer.shape[2]
 
     def right(self, axes: Sequence[int]) -> Root | None:
         """The inputs' root over channels and, where the weighting has them, the taps of `axes`."""
         weighting = self.layer.weigh()
         whole = weighting.right
-        if whole is None or not self._over_patches(weighting):
+        if whole is None or not self.over_patches:
             return whole
         return self.layer.memory.once(("right", *axes), lambda: marginal(whole, self.layer.kernel, axes))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from workers.engine.decomposition.refine import Ends
-from workers.engine.decomposition.tucker import Hosvd, hosvd, unfold
+from workers.engine.decomposition.tucker import SWEEPS, Hosvd, hosvd, unfold
 from workers.engine.decomposition.whitening import Root
 from workers.engine.graph import surgery
 from workers.engine.layers.base import Factors, Site
@@ -29,6 +29,11 @@ def _chain(layer: ConvLayer, rank: Rank) -> Chain:
         Stage("core", (*rank[:2], *layer.kernel), layer.axes),
         pointwise(layer, "factor_out", channels_out, rank[0]),
     )
+
+
+def _sweeps(factorization: ConvFactorization) -> int:
+    """Of HOOI: where a refinement goes on from there, more lead to the same end."""
+    return 1 if factorization.over_patches else SWEEPS
 
 
 class TuckerFactorization(ChainFactorization):
@@ -57,7 +62,7 @@ class TuckerFactorization(ChainFactorization):
     def decompose(self, group: int, rank: Rank) -> Fit:
         """The three kernels, in order."""
         ones = tuple(1 for _ in self.layer.axes)
-        core, last, first = self._hosvds[group].truncated(rank)
+        core, last, first = self._hosvds[group].truncated(rank, _sweeps(self))
         return Fit((first.T.reshape(rank[1], -1, *ones), core, last.reshape(-1, rank[0], *ones)))
 
     @property
@@ -119,7 +124,7 @@ class FullTuckerFactorization(ConvFactorization):
 
     def decompose(self, group: int, rank: Rank) -> Fit:
         """Core (*rank), then per mode a factor (size, rank)."""
-        return Fit(self._hosvd.truncated(rank))
+        return Fit(self._hosvd.truncated(rank, _sweeps(self)))
 
     def rebuild(self, rank: Rank, factors: Sequence[Tensor]) -> Tensor:
         """The core times the factor of every mode."""
