@@ -93,3 +93,15 @@ def test_where_a_network_is_dear_to_run_one_weighting_is_tried_and_no_depth(
     monkeypatch.setattr(calibration, "_SENSITIVITY_MACS", 16 * 64 + 64 * 4)
     assert calibration.candidates(context) == [Weighting.TWO_SIDED]
     assert not plan.weighs_depth(context)
+
+
+def test_gradients_are_trusted_alone_where_enough_rows_tell_them(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = calibration.calibration_rows(context)
+    assert rows is not None
+    calibration.gather(context, context.layers(context.original))
+    monkeypatch.setattr(calibration, "_ENOUGH_ROWS", len(rows))
+    assert calibration.candidates(context) == [Weighting.TWO_SIDED]
+    monkeypatch.setattr(calibration, "_ENOUGH_ROWS", len(rows) + 1)
+    assert calibration.candidates(context) == [Weighting.NONE, Weighting.INPUTS, Weighting.TWO_SIDED]

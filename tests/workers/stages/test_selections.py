@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from torch import nn
 
+from app.contract.plan import Plan
 from tests.workers.engine.networks import Attention, seeded, sequence_network, vector_network
 from tests.workers.stages.jobs import Arrays, Finished, run_job
 from workers.engine.errors import EngineError
 from workers.engine.graph.network import Network
 from workers.messages import Advanced
+from workers.stages import decompose
+from workers.stages.carry_out import Decomposed, carry_out
+from workers.stages.context import Context
 
 
 def _network() -> Network:
@@ -114,6 +118,20 @@ def test_of_plans_that_weight_depth_the_nearest_to_the_original_is_carried_out(t
     assert 0.0 in tried
     assert len(tried) > 1
     assert job.candidate.depth_weighting == min(tried, key=tried.__getitem__)
+    if tried.get(2.0, tried[0.0]) < tried[0.0]:
+        assert -2.0 not in tried
+
+
+def test_the_only_plan_is_carried_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    carried_out: list[float] = []
+
+    def counted(context: Context, plan: Plan, *arguments: Any) -> Decomposed:
+        carried_out.append(plan.keep)
+        return carry_out(context, plan, *arguments)
+
+    monkeypatch.setattr(decompose, "carry_out", counted)
+    _job(tmp_path, calibration={"weighting": "inputs"}, ranks={"selection": "fraction"})
+    assert len(carried_out) == 1
 
 
 def test_plans_blind_to_the_data_weight_no_depth(tmp_path: Path) -> None:
