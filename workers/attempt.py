@@ -36,9 +36,10 @@ from app.queue.lifecycle import (
     retry,
 )
 from app.settings import Settings
-from workers import latencies, messages, problems
+from workers import messages, problems
 from workers.child import OUT_OF_MEMORY
 from workers.heart import Heart
+from workers.latencies import Latencies, machine
 from workers.messages import Order
 from workers.patience import AWAY, patiently
 from workers.process import ChildProcess
@@ -93,6 +94,7 @@ class Attempt:
         self._bench = bench
         self._job = job
         self._heart = Heart(bench.engine, job)
+        self._latencies = Latencies(bench.engine, job.key_id, machine())
         self._said: messages.Succeeded | messages.Failed | None = None
         self._release_at: float | None = None
         self._saved_at = time.monotonic()
@@ -152,8 +154,7 @@ class Attempt:
         )
         workspace.write_order(order)
         if order.spec is not None and order.spec.target.of == "latency":
-            known = partial(latencies.known, self._bench.engine, latencies.machine())
-            workspace.write_latencies(self._patiently(known))
+            workspace.write_latencies(self._patiently(self._latencies.known))
 
     def _spec(self) -> JobSpec | None:
         return JobSpec.model_validate(self._job.spec) if self._job.kind == "compress" else None
@@ -225,8 +226,7 @@ class Attempt:
                 if notice not in known and len(known) < _MOST_WARNINGS:
                     self._heart.tell(warnings=[*known, notice])
             case messages.Timed(signature=signature, ms=ms):
-                engine, where = self._bench.engine, latencies.machine()
-                self._patiently(lambda: latencies.remember(engine, where, signature, ms))
+                self._patiently(lambda: self._latencies.remember(signature, ms))
             case messages.Described():
                 found, lease = self._result(workspace), self._job.lease
                 self._patiently(lambda: describe(self._bench.engine, lease, found))

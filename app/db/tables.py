@@ -132,9 +132,10 @@ class IdempotencyKey(Base):
 
 class Latency(Base):
     """What a layer's calls take on a kind of machine: milliseconds, dense and by form. `signature` stands for
-    operators and shapes."""
+    operators and shapes. A tenant's own: they are said by processes that handled its uploads."""
 
     __tablename__ = "latencies"
+    key_id: Mapped[str] = mapped_column(sa.ForeignKey("api_keys.id"), primary_key=True)
     machine: Mapped[str] = mapped_column(sa.String(200), primary_key=True)
     signature: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
     ms: Mapped[Document]

@@ -57,6 +57,7 @@ class Claimed:
     """A job that is ours now. `checkpoints` maps each finished stage to the attempt of its files."""
 
     lease: Lease
+    key_id: str
     kind: str
     upload_id: str | None
     spec: Document
@@ -180,7 +181,7 @@ def claim(engine: Engine, job_id: str, owner: str, lease_seconds: float) -> Clai
             lease_expires=now() + lease_seconds,
             started_at=sa.func.coalesce(Job.started_at, now()),
         )
-        .returning(Job.attempt, Job.kind, Job.upload_id, Job.spec, Job.checkpoints, Job.warnings)
+        .returning(Job.attempt, Job.key_id, Job.kind, Job.upload_id, Job.spec, Job.checkpoints, Job.warnings)
     )
     with writing(engine) as connection:
         row = connection.execute(take).first()
@@ -190,7 +191,7 @@ def claim(engine: Engine, job_id: str, owner: str, lease_seconds: float) -> Clai
         _record(connection, [(job_id, row.attempt)], started)
     warnings = [Notice.model_validate(warning) for warning in row.warnings]
     lease = Lease(job_id, row.attempt, lease_seconds)
-    return Claimed(lease, row.kind, row.upload_id, row.spec, row.checkpoints, warnings)
+    return Claimed(lease, row.key_id, row.kind, row.upload_id, row.spec, row.checkpoints, warnings)
 
 
 def heartbeat(engine: Engine, lease: Lease, pulse: Pulse) -> Verdict:
