@@ -27,6 +27,7 @@ from workers.engine.padding import real_positions
 from workers.stages.context import Context
 
 _BATCH = 16
+_THIN_ROWS = 64  # fewer may say nothing that is better than no weighting
 _ENOUGH_ROWS = 256  # for gradients to be known: with a fourth of them they may mislead
 _JUDGED_ROWS = 64  # on which a whole candidate is judged
 _SENSITIVITY_ROWS, _LEAST_SENSITIVITY_ROWS = 32, 4  # on which one layer's error is
@@ -84,10 +85,10 @@ def candidates(context: Context) -> list[Weighting]:
     asked, rows = context.spec.calibration.weighting, calibration_rows(context)
     if asked is not Weighting.AUTO:
         return [asked]
-    known = rows is not None and len(rows) >= _ENOUGH_ROWS
-    if known or (is_dear(context) and isinstance(context.spec.ranks, BudgetRanks)):
+    count = 0 if rows is None else len(rows)
+    if count >= _ENOUGH_ROWS or (is_dear(context) and isinstance(context.spec.ranks, BudgetRanks)):
         return [Weighting.TWO_SIDED]
-    return list(_SIDES)
+    return [by for by in _SIDES if count < _THIN_ROWS or by is not Weighting.NONE]
 
 
 def weigh(context: Context, layers: Sequence[Layer], by: Weighting, *, without: int | None = None) -> None:

@@ -104,4 +104,6 @@ def test_gradients_are_trusted_alone_where_enough_rows_tell_them(
     monkeypatch.setattr(calibration, "_ENOUGH_ROWS", len(rows))
     assert calibration.candidates(context) == [Weighting.TWO_SIDED]
     monkeypatch.setattr(calibration, "_ENOUGH_ROWS", len(rows) + 1)
+    assert calibration.candidates(context) == [Weighting.INPUTS, Weighting.TWO_SIDED]
+    monkeypatch.setattr(calibration, "_THIN_ROWS", len(rows) + 1)
     assert calibration.candidates(context) == [Weighting.NONE, Weighting.INPUTS, Weighting.TWO_SIDED]
