@@ -77,8 +77,8 @@ def fold(rows: Examples, part: int, parts: int, *, others: bool = False) -> Exam
 def candidates(context: Context) -> list[Weighting]:
     """The weightings to try: what was asked for; without moments none but the plain one.
 
-    `auto` is the one that knows most. Where it knows few rows each is tried, unless the network is dear to run
-    and the sensitivities of its layers are to be measured.
+    `auto` is the one that knows most. Where it knows few rows each is tried, unless the network is dear to
+    run and the sensitivities of its layers are to be measured.
     """
     if not _folder(context).exists():
         return [Weighting.NONE]
