@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,6 @@ class Attempt:
         self._bench = bench
         self._job = job
         self._heart = Heart(bench.engine, job)
-        self._latencies = Latencies(bench.engine, job.key_id, machine())
         self._said: messages.Succeeded | messages.Failed | None = None
         self._release_at: float | None = None
         self._saved_at = time.monotonic()
@@ -155,6 +154,10 @@ class Attempt:
         workspace.write_order(order)
         if order.spec is not None and order.spec.target.of == "latency":
             workspace.write_latencies(self._patiently(self._latencies.known))
+
+    @cached_property
+    def _latencies(self) -> Latencies:
+        return Latencies(self._bench.engine, self._job.key_id, machine())
 
     def _spec(self) -> JobSpec | None:
         return JobSpec.model_validate(self._job.spec) if self._job.kind == "compress" else None

@@ -45,9 +45,8 @@ class Latencies:
         with writing(self.engine) as connection:
             connection.execute(sa.delete(Latency).where(self._mine(), Latency.signature == signature))
             connection.execute(sa.insert(Latency).values(row))
-            kept = list(connection.scalars(newest.limit(_MOST + 1)))
-            if len(kept) > _MOST:
-                connection.execute(sa.delete(Latency).where(self._mine(), Latency.signature == kept[-1]))
+            older = Latency.signature.in_(newest.offset(_MOST))
+            connection.execute(sa.delete(Latency).where(self._mine(), older))
 
     def _mine(self) -> sa.ColumnElement[bool]:
         return (Latency.key_id == self.key_id) & (Latency.machine == self.machine)

@@ -50,6 +50,10 @@ class Method(StrEnum):
     KEEP = "keep"
 
 
+ENOUGH_ROWS = 256
+"""From so many calibration rows on `Weighting.AUTO` is one weighting: fewer may not know the gradients."""
+
+
 class Weighting(StrEnum):
     """Which errors of a weight count: all alike, those on inputs that occur in the calibration data, or
     those on such inputs toward outputs that the result depends on. `auto` is the last; where few rows

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from app.contract.base import Contract
 from app.contract.spec import (
     DEFAULT_METHODS,
+    ENOUGH_ROWS,
     BudgetRanks,
     Calibration,
     CrossValidationRanks,
@@ -204,7 +205,8 @@ CATALOGUE = Methods(
     weightings=[
         WeightingInfo(
             name=Weighting.AUTO,
-            description="The one by inputs and gradients; below 256 rows each is tried, and outputs decide.",
+            description="The one by inputs and gradients; "
+            f"below {ENOUGH_ROWS} rows each is tried, and outputs decide.",
         ),
         WeightingInfo(
             name=Weighting.NONE, description="Least ‖W − Ŵ‖: every error of a weight counts alike."

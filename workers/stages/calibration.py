@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from app.contract.spec import BudgetRanks, Task, Weighting
+from app.contract.spec import ENOUGH_ROWS, BudgetRanks, Task, Weighting
 from app.contract.status import Stage
 from workers.engine.calibration.collect import Goal, collect
 from workers.engine.calibration.moments import Moments, Sides, weighting
@@ -28,7 +28,6 @@ from workers.stages.context import Context
 
 _BATCH = 16
 _THIN_ROWS = 64  # fewer may say nothing that is better than no weighting
-_ENOUGH_ROWS = 256  # for gradients to be known: with a fourth of them they may mislead
 _JUDGED_ROWS = 64  # on which a whole candidate is judged
 _SENSITIVITY_ROWS, _LEAST_SENSITIVITY_ROWS = 32, 4  # on which one layer's error is
 _SENSITIVITY_MACS = 4_000_000_000  # of one such judgement
@@ -86,7 +85,7 @@ def candidates(context: Context) -> list[Weighting]:
     if asked is not Weighting.AUTO:
         return [asked]
     count = 0 if rows is None else len(rows)
-    if count >= _ENOUGH_ROWS or (is_dear(context) and isinstance(context.spec.ranks, BudgetRanks)):
+    if count >= ENOUGH_ROWS or (is_dear(context) and isinstance(context.spec.ranks, BudgetRanks)):
         return [Weighting.TWO_SIDED]
     return [by for by in _SIDES if count < _THIN_ROWS or by is not Weighting.NONE]
 

@@ -101,9 +101,9 @@ def test_gradients_are_trusted_alone_where_enough_rows_tell_them(
     rows = calibration.calibration_rows(context)
     assert rows is not None
     calibration.gather(context, context.layers(context.original))
-    monkeypatch.setattr(calibration, "_ENOUGH_ROWS", len(rows))
+    monkeypatch.setattr(calibration, "ENOUGH_ROWS", len(rows))
     assert calibration.candidates(context) == [Weighting.TWO_SIDED]
-    monkeypatch.setattr(calibration, "_ENOUGH_ROWS", len(rows) + 1)
+    monkeypatch.setattr(calibration, "ENOUGH_ROWS", len(rows) + 1)
     assert calibration.candidates(context) == [Weighting.INPUTS, Weighting.TWO_SIDED]
     monkeypatch.setattr(calibration, "_THIN_ROWS", len(rows) + 1)
     assert calibration.candidates(context) == [Weighting.NONE, Weighting.INPUTS, Weighting.TWO_SIDED]

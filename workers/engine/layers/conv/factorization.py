@@ -118,7 +118,7 @@ class ConvFactorization(Factorization[ConvLayer]):
         predicted = self.predict(rank) * whitened(W, right, left).square().sum()
         return float(lost / predicted) if predicted > 0 else 1.0
 
-    @property
+    @cached_property
     def over_patches(self) -> bool:
         """Whether the weighting knows the inputs' patches, and not only their channels."""
         right = self.layer.weigh().right
