@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BENCH := .venv-benchmarks
 BIN := $(VENV)/bin
+# As in jobs: workers/child.py says why.
+export THP_MEM_ALLOC_ENABLE := 1
 
 .PHONY: help install demo serve test test-slow bench bench-formats bench-language-model bench-selections bench-ablation bench-stages bench-peers bench-greedy bench-intake lint format types migrate openapi clean
 

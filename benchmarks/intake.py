@@ -9,6 +9,7 @@ of another user's GETs while the hostile files of the tests are posted, in turns
 
 import argparse
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -67,24 +68,27 @@ def _write(name: str, header: list[str], rows: list[list[str]]) -> None:
     print(table, file=sys.stderr, flush=True)
 
 
-_HEADER = ["reading and hashing", "admission", "reading it in", "ready", "inspection", "peak memory"]
+_HEADER = ["reading and hashing", *STEPS[1:], "peak memory", "a small one ready"]
 
 
 def _files(megabytes: int, rounds: int) -> Iterator[list[str]]:
     """A row for each kind of file: processor time over that of reading and hashing, memory over size."""
     with tempfile.TemporaryDirectory() as folder:
         for name, make in _KINDS.items():
-            path = Path(folder) / name
+            path, small = Path(folder) / name, Path(folder) / f"small-{name}"
             _apart(make, path, megabytes << 20)
+            _apart(make, small, 1 << 20)
             found: dict[str, list[dict[str, float]]] = {step: [] for step in STEPS}
             for _ in range(rounds):
                 for step, seen in found.items():
-                    seen.append(_step(step, path))
+                    seen.append(_step(step, path, small))
             seconds = {step: median(each["seconds"] for each in seen) for step, seen in found.items()}
             size = path.stat().st_size
             peak = max(each["peak"] for each in found["ready"])
             ratios = [f"{seconds[step] / seconds['hash']:.2f} ×" for step in STEPS[1:]]
-            yield [name, f"{size / 1e6:.0f}", f"{seconds['hash']:.2f} s", *ratios, f"{peak / size:.2f} ×"]
+            start = median(each["start"] for each in found["ready"])
+            told = [*ratios, f"{peak / size:.2f} ×", f"{start:.1f} s"]
+            yield [name, f"{size / 1e6:.0f}", f"{seconds['hash']:.2f} s", *told]
             path.unlink()
 
 
@@ -95,9 +99,10 @@ def _apart(make: Callable[[Path, int], None], path: Path, size: int) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def _step(step: str, path: Path) -> dict[str, float]:
-    """A step's processor seconds, and the most bytes resident in its processes at once."""
-    command = [sys.executable, "-m", "benchmarks.intake_steps", step, str(path)]
+def _step(step: str, path: Path, small: Path) -> dict[str, float]:
+    """A step's processor seconds, those of what comes before it, and the most bytes that were resident in its
+    processes at once."""
+    command = [sys.executable, "-m", "benchmarks.intake_steps", step, str(path), str(small)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         peak = 0
@@ -105,7 +110,7 @@ def _step(step: str, path: Path) -> dict[str, float]:
             peak = max(peak, sum(map(_resident, tree(process.pid))))
             time.sleep(_LOOK_SECONDS)
         assert process.stdout is not None
-        return {"seconds": float(process.stdout.read()), "peak": float(peak)}
+        return {**json.loads(process.stdout.read()), "peak": float(peak)}
 
 
 def _resident(process: psutil.Process) -> int:
@@ -142,7 +147,7 @@ def make_onnx(path: Path, size: int) -> None:
         "graph",
         [helper.make_tensor_value_info("x0", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info(f"x{count}", TensorProto.FLOAT, shape)],
-        [numpy_helper.from_array(_noise(_WIDTH) / _WIDTH**0.5, f"w{n}") for n in range(count)],
+        [numpy_helper.from_array(_noise(_WIDTH, n) / _WIDTH**0.5, f"w{n}") for n in range(count)],
     )
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
 
@@ -164,10 +169,10 @@ def make_safetensors(path: Path, size: int) -> None:
     save_file({"x": _noise(size // (4 * _WIDTH))}, path)
 
 
-def _noise(rows: int) -> Any:
+def _noise(rows: int, seed: int = 0) -> Any:
     import numpy as np  # noqa: PLC0415
 
-    return np.random.default_rng(0).standard_normal((rows, _WIDTH), np.float32)
+    return np.random.default_rng(seed).standard_normal((rows, _WIDTH), np.float32)
 
 
 def _count(size: int) -> int:

@@ -1,6 +1,6 @@
 """Looking at what was uploaded: the signature, the layers and their cost; the arrays of a data set."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from workers.engine.graph.network import Input, Network
 from workers.engine.layers.attention import AttentionPair
 from workers.engine.layers.base import Factorization, Layer
 from workers.engine.layers.find import find
+from workers.engine.layers.pairs import paired
 from workers.engine.measure import cost
 from workers.engine.ranks.selection import for_menu
 from workers.stages import trial
@@ -50,7 +51,7 @@ def run(context: Context) -> None:
     if Output.ONNX in context.spec.outputs:
         onnx.demand_translatable(context.original)
     trial.run(context)
-    summary = describe(context.original)
+    summary = describe(context.original, find(context.original))
     for remark in context.imported.remarks:
         context.notice(remark.code, remark.detail)
     for corpus in filter(None, map(context.corpus, ("train", "test"))):
@@ -80,10 +81,10 @@ def model(
         check(path, network)
     if imported.tokenizer is not None:
         tokenise.try_out(path)
-    found = describe(network).model_copy(update={"folder": _folder(imported)})
+    layers = find(network)
+    found = describe(network, layers).model_copy(update={"folder": _folder(imported)})
     if found.parameters > _MOST_PARAMETERS:
         return found
-    layers = find(network)
     if sum(map(_products, layers)) > _QUICK:
         described(found)
     return found.model_copy(update={"menus": menus(layers)})
@@ -119,16 +120,16 @@ def dataset(path: Path, stored_as: str) -> DatasetSummary:
     return DatasetSummary(rows=facts.rows, arrays=infos)
 
 
-def describe(network: Network) -> ModelSummary:
-    """A network's signature, layers and cost."""
+def describe(network: Network, layers: Sequence[Layer]) -> ModelSummary:
+    """A network's signature and cost, and its `layers`, as they are found."""
     counted, tables = cost.count(network), table_lengths(network)
     return ModelSummary(
         inputs=[_input(spec, tables.get(spec.name)) for spec in network.inputs],
         outputs=_outputs(network),
         parameters=counted.parameters,
         macs=counted.macs,
-        layers=[_layer(layer) for layer in find(network)],
-        pairs=[_pair(layer) for layer in find(network, joint=True) if isinstance(layer, AttentionPair)],
+        layers=[_layer(layer) for layer in layers],
+        pairs=[_pair(layer) for layer in paired(layers) if isinstance(layer, AttentionPair)],
     )
 
 

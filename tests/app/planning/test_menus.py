@@ -59,7 +59,8 @@ NETWORKS: dict[str, Callable[[], Network]] = {
 
 def _menu_layers(network: Network) -> list[MenuLayer]:
     """As the API has them: through JSON."""
-    found = describe(network).model_copy(update={"menus": menus(find(network))})
+    layers = find(network)
+    found = describe(network, layers).model_copy(update={"menus": menus(layers)})
     summary = ModelSummary.model_validate_json(found.model_dump_json())
     assert summary.menus is not None
     return menu_layers(summary.layers, summary.menus)

@@ -60,7 +60,7 @@ def test_menus_of_resnet_50_are_small_and_plan_as_the_weights_do_in_no_time() ->
     seeded()
     network = image_network(Bottlenecks(), size=224)
     layers, began = find(network), time.process_time()
-    found = describe(network).model_copy(update={"menus": menus(layers)})
+    found = describe(network, layers).model_copy(update={"menus": menus(layers)})
     assert time.process_time() - began < 40.0  # of all cores together
     text = found.model_dump_json()
     assert len(text) < 300_000

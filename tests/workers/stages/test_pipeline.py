@@ -16,6 +16,7 @@ from app.contract.status import Stage
 from tests.workers.engine.networks import Attention, sequence_network, write_example
 from workers.engine.errors import EngineError
 from workers.engine.formats import onnx, pt2
+from workers.engine.layers.find import find
 from workers.engine.measure import cost
 from workers.messages import Advanced, Kind, Message, Noticed, Order, StageFinished, StageStarted, Succeeded
 from workers.stages import inspect, pipeline
@@ -228,7 +229,8 @@ def test_a_very_large_model_is_described_without_menus(
 
 
 def test_pairs_are_described_beside_their_members() -> None:
-    summary = describe(sequence_network(Attention(24, 3), 24))
+    network = sequence_network(Attention(24, 3), 24)
+    summary = describe(network, find(network))
     assert [layer.name for layer in summary.layers] == ["q", "k", "v", "o"]
     assert [(pair.name, pair.members) for pair in summary.pairs] == [("q+k", ("q", "k")), ("v+o", ("v", "o"))]
     assert all(pair.max_rank == {"joint_svd": [8]} for pair in summary.pairs)

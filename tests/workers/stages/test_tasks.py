@@ -135,7 +135,7 @@ def test_a_model_of_two_inputs_is_trained_and_smaller_in_both_formats(language: 
 
 
 def test_the_description_says_which_indices_an_input_takes() -> None:
-    ids, mask = describe(language_model()).inputs
+    ids, mask = describe(language_model(), []).inputs
     assert (ids.minimum, ids.maximum) == (0, VOCABULARY - 1)
     assert (mask.minimum, mask.maximum) == (None, None)
 

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import mmap
 import os
 import stat
 import struct
@@ -20,6 +21,7 @@ MAX_ENTRIES = 20_000
 MAX_DIRECTORY_BYTES = 16 << 20
 
 _PART = 1 << 20  # bytes read at once
+_ALIGNMENT = 64  # bytes: at multiples of it torch keeps its tensors, in memory and in files
 
 _END = struct.Struct("<4s4H2LH")
 _END64_LOCATOR_SIZE = 20
@@ -126,6 +128,25 @@ class Archive:
             for buffer in buffers:
                 _readable(partial(_fill, stream, buffer), name)
             _readable(partial(_demand_end, stream), name)
+
+    def mapped(self, name: str) -> memoryview | None:
+        """An entry's bytes where they lie in the file, checksum verified; None unless they lie there as they
+        are, at a multiple of 64 bytes, and are many enough to be worth it.
+
+        Whoever writes to them changes a copy of the page; whoever changes the file changes them. Raises
+        `Rejected` on damage.
+        """
+        begin, size = self.stored_at(name), self.size(name)
+        if begin is None or begin % _ALIGNMENT or size < _PART:
+            return None
+        _readable(self._entry(name).open, name).close()
+        before = begin % mmap.ALLOCATIONGRANULARITY
+        with self._path.open("rb") as file:
+            pages = _readable(partial(_pages, file.fileno(), begin - before, before + size), name)
+        found = memoryview(pages)[before:]
+        if zlib.crc32(found) != self._entry(name).info.CRC:
+            raise _damaged(name)
+        return found
 
     def chunks(self, name: str, skip: int = 0) -> Iterator[bytes]:
         """An entry's bytes after the first `skip`, in parts of a mebibyte; raises `Rejected` on damage."""
@@ -281,6 +302,11 @@ def _check_entry(entry: zipfile.ZipInfo, rules: Rules) -> None:
         raise Rejected("corrupt_archive", f"The archive is damaged at {show(name)}.")
 
 
+def _pages(file: int, begin: int, size: int) -> mmap.mmap:
+    """A part of a file; raises `ValueError` where it is shorter."""
+    return mmap.mmap(file, size, access=mmap.ACCESS_COPY, offset=begin)
+
+
 def _fill(stream: IO[bytes], buffer: memoryview) -> None:
     filled = 0
     while filled < len(buffer):
@@ -306,8 +332,10 @@ def _readable(read: Callable[[], _T], what: str) -> _T:
     try:
         return read()
     except _UNREADABLE as error:
-        raise Rejected(
-            "corrupt_archive",
-            f"The archive is damaged at {show(what)}.",
-            hint="Upload the file again.",
-        ) from error
+        raise _damaged(what) from error
+
+
+def _damaged(what: str) -> Rejected:
+    return Rejected(
+        "corrupt_archive", f"The archive is damaged at {show(what)}.", hint="Upload the file again."
+    )

@@ -25,8 +25,9 @@ def read(path: Path) -> Network:
     The file is admitted, its tensors are read from raw bytes, its operator calls interpreted and traced
     anew: torch.export.load is never called, and nothing is unpickled or evaluated. Parameters and buffers
     keep their paths and ties, inputs their names, variable axes their bounds. The network takes its tensors
-    in a row and returns one tensor or a flat tuple; how the user calls it is its `signature`. Raises
-    `Rejected`, never with a path of the server.
+    in a row and returns one tensor or a flat tuple; how the user calls it is its `signature`. Large tensors
+    stay in the file until they are written to: it may be deleted, but not changed, while they are in use.
+    Raises `Rejected`, never with a path of the server.
     """
     with admission.admit(path) as (program, archive):
         try:
@@ -50,6 +51,7 @@ def write(network: Network, path: Path) -> None:
     under equal file names. Tensors that are parts of larger storages are stored alone. `network` is not
     changed.
     """
+    path.unlink(missing_ok=True)  # and not written over: networks that were read from it may be in use
     program = export_as_called(network)
     program.example_inputs = None
     _forget_provenance(program)
@@ -72,6 +74,8 @@ def _tensors(program: Program, archive: Archive) -> dict[str, Tensor]:
 
 
 def _storage(entry: str, archive: Archive) -> Tensor:
+    if (mapped := archive.mapped(entry)) is not None:
+        return torch.frombuffer(mapped, dtype=torch.uint8)
     storage = torch.empty(archive.size(entry), dtype=torch.uint8)
     archive.read_into(entry, [storage.numpy().data])
     return storage

@@ -118,7 +118,7 @@ def _layer(
     if make == {_linear, _embedding}:
         make = {_embedding}  # it takes tied heads along
     reason = None
-    if not sites[0].W.isfinite().all():
+    if not surgery.is_finite(sites[0].W):
         reason = "its weight holds values that are not finite"
     elif len(sites) < len(reads) or len(make) > 1:
         reason = "its weight is used by more than one kind of operation"

@@ -205,3 +205,54 @@ def test_an_entry_is_read_into_buffers_one_after_the_other(compression: int, tmp
             parts = [memoryview(bytearray(length)) for length in lengths]
             found = rejection(lambda _, parts=parts: opened.read_into("a", parts, skip=10), path)  # type: ignore[misc]
             assert found.code == "corrupt_archive"
+
+
+_LARGE = bytes(range(256)) * 4096  # a mebibyte
+
+
+def _mapped(path: Path, name: str = "a") -> memoryview | None:
+    with open_archive(path, Rules(deflate=True, max_ratio=5000)) as opened:
+        return opened.mapped(name)
+
+
+@pytest.fixture
+def aligned(tmp_path: Path) -> Path:
+    """An archive whose entry begins at byte 64: after its header of 30, a name and a field to fill up."""
+    entry = zipfile.ZipInfo("a")
+    entry.extra = struct.pack("<2H", 0xFFFF, 29) + bytes(29)
+    with zipfile.ZipFile(tmp_path / "file", "w") as file:
+        file.writestr(entry, _LARGE)
+    return tmp_path / "file"
+
+
+def test_a_large_aligned_entry_stays_in_the_file(aligned: Path) -> None:
+    before = aligned.read_bytes()
+    found = _mapped(aligned)
+    assert found is not None
+    assert found == _LARGE
+    found[0] = 7
+    assert aligned.read_bytes() == before, "what is written is a copy"
+    aligned.unlink()
+    assert found[1:] == _LARGE[1:], "a deleted file is there while it is in use"
+
+
+def test_other_entries_are_not_mapped(tmp_path: Path) -> None:
+    assert _mapped(pack(tmp_path / "compressed", {"a": _LARGE}, zipfile.ZIP_DEFLATED)) is None
+    assert _mapped(pack(tmp_path / "unaligned", {"a": _LARGE})) is None
+    assert _mapped(pack(tmp_path / "small", {"x" * 34: b"1" * 100}), "x" * 34) is None
+
+
+def test_a_mapped_entry_is_held_to_its_checksum(aligned: Path) -> None:
+    content = bytearray(aligned.read_bytes())
+    content[64 + 1000] ^= 1
+    aligned.write_bytes(content)
+    assert rejection(_mapped, aligned).code == "corrupt_archive"
+
+
+def test_a_mapped_entry_has_to_lie_within_the_file(aligned: Path) -> None:
+    content = aligned.read_bytes()
+    size = struct.pack("<I", len(_LARGE))
+    longer = content.replace(size, struct.pack("<I", len(_LARGE) + (1 << 16)))
+    assert longer != content
+    aligned.write_bytes(longer)
+    assert rejection(_mapped, aligned).code == "corrupt_archive"

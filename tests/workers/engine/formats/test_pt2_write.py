@@ -103,3 +103,20 @@ def test_slices_are_written_without_the_storage_they_come_from(tmp_path: Path) -
     assert len(stored) == 4 * 8 * 4
     x = torch.randn(3, 8)
     assert torch.equal(pt2.read(tmp_path / "written.pt2")(x), network(x))
+
+
+def test_a_network_outlives_the_file_it_was_read_from(tmp_path: Path) -> None:
+    """Its tensors stay in the file, which the next network takes the place of."""
+    first, second = (
+        trace(nn.Linear(512, 512), [Input("x", torch.float32, (Dimension("batch"), 512))]) for _ in range(2)
+    )
+    pt2.write(first, tmp_path / "model.pt2")
+    read = pt2.read(tmp_path / "model.pt2")
+    pt2.write(second, tmp_path / "model.pt2")
+    for path, tensor in first.module.state_dict().items():
+        assert torch.equal(read.module.state_dict()[path], tensor)
+    with torch.no_grad():
+        for tensor in pt2.read(tmp_path / "model.pt2").module.parameters():
+            tensor.zero_()
+    for path, tensor in pt2.read(tmp_path / "model.pt2").module.state_dict().items():
+        assert torch.equal(second.module.state_dict()[path], tensor), "what is changed is a copy"

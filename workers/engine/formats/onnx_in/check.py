@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +40,14 @@ def check(path: Path, network: Network) -> None:
     """
     model = admission.admit(path)
     names = [spec.name for spec in model.graph.inputs]
-    for turn, batch in enumerate(_BATCHES):
-        inputs = _random(network, batch, turn)
-        expected = _run(path, dict(zip(names, inputs, strict=True)), ())
+    turns = [_random(network, batch, turn) for turn, batch in enumerate(_BATCHES)]
+    for inputs, expected in zip(turns, _run(path, names, turns, ()), strict=True):
         with torch.no_grad():
             found = network(*inputs)
         outputs = [found] if isinstance(found, Tensor) else list(found)
         largest = max(map(difference, outputs, expected.values()))
         if not largest <= TOLERANCE:
-            raise _differs(path, model, inputs, largest)
+            raise _differs(path, model, names, inputs, largest)
 
 
 def difference(found: Tensor, expected: NDArray[Any]) -> float:
@@ -92,16 +91,19 @@ def _values(spec: Input, shape: list[int], table: int, generator: torch.Generato
     return torch.randint(0, most, shape, generator=generator).to(spec.dtype)
 
 
-def _run(path: Path, inputs: Mapping[str, Tensor], values: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """What ONNX Runtime makes of them: the outputs in order, or the named values inside of the graph."""
+def _run(
+    path: Path, names: Sequence[str], turns: Sequence[Sequence[Tensor]], values: Sequence[str]
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """What ONNX Runtime makes of the inputs by those names, one turn after the other: the outputs in order,
+    or the named values inside of the graph."""
     with tempfile.TemporaryDirectory() as folder:
-        given, made = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
-        np.savez(given, *(tensor.numpy() for tensor in inputs.values()))
+        files = [[f"{folder}/{role}{n}.npz" for role in ("inputs", "outputs")] for n in range(len(turns))]
+        for (given, _), tensors in zip(files, turns, strict=True):
+            np.savez(given, *(tensor.numpy() for tensor in tensors))
         arguments = {
             "model": str(path),
-            "names": list(inputs),
-            "inputs": str(given),
-            "outputs": str(made),
+            "names": list(names),
+            "turns": files,
             "values": list(values),
         }
         try:
@@ -110,16 +112,18 @@ def _run(path: Path, inputs: Mapping[str, Tensor], values: Sequence[str]) -> dic
             raise _not_runnable(error.detail) from error
         except EngineError as error:
             raise Rejected(error.code, error.detail, hint=error.hint) from error
-        with np.load(made, allow_pickle=False) as arrays:
-            return dict(zip(found, (arrays[name] for name in arrays.files), strict=True))
+        for _, made in files:
+            with np.load(made, allow_pickle=False) as arrays:
+                yield dict(zip(found, (arrays[name] for name in arrays.files), strict=True))
 
 
-def _differs(path: Path, model: OnnxModel, inputs: list[Tensor], largest: float) -> Rejected:
+def _differs(
+    path: Path, model: OnnxModel, names: Sequence[str], inputs: Sequence[Tensor], largest: float
+) -> Rejected:
     """The rejection, naming the first node that computes something else."""
     own = _inside(model, inputs)
-    names = [name for node in model.graph.nodes for name in node.outputs if name in own]
-    given = dict(zip((spec.name for spec in model.graph.inputs), inputs, strict=True))
-    theirs = _run(path, given, names)
+    inside = [name for node in model.graph.nodes for name in node.outputs if name in own]
+    [theirs] = _run(path, names, [inputs], inside)
     for node in model.graph.nodes:
         for name in node.outputs:
             if name in own and name in theirs and not difference(own[name], theirs[name]) <= TOLERANCE:
@@ -127,7 +131,7 @@ def _differs(path: Path, model: OnnxModel, inputs: list[Tensor], largest: float)
     return _first_difference("No single node could be found to differ", largest, None)
 
 
-def _inside(model: OnnxModel, inputs: list[Tensor]) -> dict[str, Tensor]:
+def _inside(model: OnnxModel, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
     """The tensors inside of the graph, by name, as our operators compute them."""
     seen: dict[str, Tensor] = {}
     module = interpreter(model, input_names(model), seen)

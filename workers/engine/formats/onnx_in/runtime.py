@@ -1,6 +1,7 @@
 """ONNX Runtime on a user's file; called in a clean process. Imports no torch."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -8,35 +9,43 @@ from workers.engine.errors import EngineError
 from workers.engine.formats.reason import reason
 
 
-def run(model: str, names: list[str], inputs: str, outputs: str, values: list[str]) -> list[str]:
-    """Run the file at `model` on arrays in the order of its inputs' `names`, and leave arrays at `outputs`.
+def run(model: str, names: list[str], turns: list[tuple[str, str]], values: list[str]) -> list[str]:
+    """Run the file at `model` on arrays in the order of its inputs' `names`: those that the first file of a
+    turn holds, whose second is for the outputs.
 
     Where `values` are given, they are what is left: values inside of the graph that are tensors. Returns what
     each array is called. Raises `EngineError` (`not_runnable`).
     """
+    kept: list[str] = []
     try:
         # A path where it can be: what the runtime is given as bytes it holds twice.
-        content = _with_outputs(Path(model).read_bytes(), values) if values else model
-        found = _run(content, names, inputs)
+        session = _session(_with_outputs(Path(model).read_bytes(), values) if values else model)
+        for inputs, outputs in turns:
+            found = _outputs(session, names, inputs)
+            kept = [name for name in found if not values or name in values]
+            np.savez(outputs, *(found[name] for name in kept))
     except Exception as error:  # whatever ONNX Runtime raises
         raise EngineError(
             "not_runnable",
             f"ONNX Runtime cannot run the model: {reason(error).rstrip('.')}.",
             hint="Check that onnxruntime.InferenceSession opens and runs it.",
         ) from error
-    kept = {name: array for name, array in found.items() if not values or name in values}
-    np.savez(outputs, *kept.values())
-    return list(kept)
+    return kept
 
 
-def _run(content: bytes | str, names: list[str], inputs: str) -> dict[str, np.ndarray]:
+def _session(content: bytes | str) -> Any:
     import onnxruntime as ort  # noqa: PLC0415  # in the clean process alone
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
     # what is compared is the file, not what an optimiser makes of it
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    # else weights are laid out anew, and held twice, for calls that are only a few
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _outputs(session: Any, names: list[str], inputs: str) -> dict[str, np.ndarray]:
     wanted = [spec.name for spec in session.get_outputs()]
     taken = {spec.name for spec in session.get_inputs()}
     with np.load(inputs, allow_pickle=False) as arrays:

@@ -86,7 +86,7 @@ def _reason(module: GraphModule, node: Node, readers: Callable[[Node], int]) -> 
         return "its weights are computed or fixed"
     if any(readers(weight) > 1 for weight in weights):
         return "its weights are used by more than one call"
-    if not all(surgery.tensor_of(module, weight).isfinite().all() for weight in weights):
+    if not all(surgery.is_finite(surgery.tensor_of(module, weight)) for weight in weights):
         return "its weights hold values that are not finite"
     return None
 
