@@ -59,7 +59,7 @@ def admit(path: Path) -> OnnxModel:
     if size == 0:
         raise Rejected("not_onnx", "The file is empty.")
     with path.open("rb") as file:
-        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
     fields = Message(data, 0, size, Budget(MAX_FIELDS)).fields(MODEL, "the model")
     _refuse(fields)
     opset = _opset(fields)

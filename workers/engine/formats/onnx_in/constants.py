@@ -7,9 +7,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from workers.engine.admit.onnx_model import SEPARATOR
+from workers.engine.admit.onnx_model import SEPARATOR, StoredTensor
 from workers.engine.formats.onnx_in.names import Paths, module_of
-from workers.engine.formats.onnx_in.values import Value, as_tensor
+from workers.engine.formats.onnx_in.stored import in_file, is_large, let_go, loaded
+from workers.engine.formats.onnx_in.values import Value, as_tensor, kept
 
 _Print: TypeAlias = tuple[torch.Size, tuple[float, ...]]
 _LEAST_TIED = 64  # elements: what is smaller may be equal by chance
@@ -32,6 +33,15 @@ class Constants:
     _free: Paths = field(default_factory=Paths)
     _layers: dict[tuple[str, ...], list[str]] = field(default_factory=dict)
     _matrices: dict[_Print, list[str]] = field(default_factory=dict)
+    _in_file: dict[int, StoredTensor] = field(default_factory=dict)  # by the address of their first element
+
+    def load(self, name: str, stored: StoredTensor) -> None:
+        """Put a stored tensor among the values; a large one stays in the file until it is kept."""
+        if is_large(stored):
+            self.values[name] = tensor = in_file(stored)
+            self._in_file[tensor.data_ptr()] = stored
+        else:
+            self.values[name] = kept(loaded(stored))
 
     def tensor(self, name: str) -> Tensor | None:
         """A constant as a tensor, or None where the name is not that of one."""
@@ -67,7 +77,7 @@ class Constants:
             paths = self._free.claim(module, list(tensors))
             names = [f"{SEPARATOR}weight {path}" for path in paths]
             for name, path, tensor in zip(names, paths, tensors.values(), strict=True):
-                self.paths[name], self.tensors[path] = path, tensor.contiguous()
+                self.paths[name], self.tensors[path] = path, self._own(tensor)
             self.learned.update(paths if learned else ())
             self._layers[key] = names
             if tied is not None:
@@ -82,9 +92,18 @@ class Constants:
         origin = self.origins.get(name, name).replace("/", "_").replace("::", "_").replace(":", "_")
         module, _, leaf = origin.rpartition(".")
         (path,) = self._free.claim(module or "constants", [_leaf(leaf)])
-        self.paths[name], self.tensors[path] = path, value.contiguous()
+        self.paths[name], self.tensors[path] = path, self._own(value)
         if learned:
             self.learned.add(path)
+
+    def _own(self, tensor: Tensor) -> Tensor:
+        """The same in row-major order and not in the file."""
+        stored = self._in_file.get(tensor.untyped_storage().data_ptr())
+        if stored is None:
+            return tensor.contiguous()
+        copy = tensor.clone(memory_format=torch.contiguous_format)
+        let_go(stored)
+        return copy
 
 
 def _fingerprint(tensors: Mapping[str, Tensor]) -> _Print | None:

@@ -11,7 +11,6 @@ from workers.engine.admit.onnx_model import Graph, Node
 from workers.engine.errors import Rejected
 from workers.engine.formats.onnx_in.constants import Constants
 from workers.engine.formats.onnx_in.registry import OPERATORS, Call
-from workers.engine.formats.onnx_in.stored import loaded
 from workers.engine.formats.onnx_in.values import Host, kept
 from workers.engine.formats.reason import reason
 
@@ -28,7 +27,7 @@ def fold(graph: Graph, opset: int, constants: Constants) -> Graph:
     """
     graph = replace(graph, nodes=tuple(_live(graph)))
     for name, stored in graph.constants.items():
-        constants.values[name] = kept(loaded(stored))
+        constants.load(name, stored)
     nodes: list[Node] = []
     unknown: Counter[str] = Counter()
     for node in graph.nodes:
@@ -60,7 +59,7 @@ def _chosen(node: Node, opset: int, constants: Constants, unknown: Counter[str])
         branch = branches["then_branch" if condition.array.flat[0] else "else_branch"]
         branch = replace(branch, nodes=tuple(_live(branch)))
         for name, stored in branch.constants.items():
-            constants.values[name] = kept(loaded(stored))
+            constants.load(name, stored)
         for inner in branch.nodes:
             yield from _folded(inner, opset, constants, unknown)
         for source, target in zip(branch.outputs, node.outputs, strict=True):

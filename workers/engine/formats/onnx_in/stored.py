@@ -9,6 +9,8 @@ from torch import Tensor
 
 from workers.engine.admit.onnx_model import StoredTensor
 
+_LARGE = 1 << 16  # bytes
+
 
 def first(stored: StoredTensor) -> bool | int | float:
     """The first element, by no operation that a trace would record."""
@@ -18,19 +20,28 @@ def first(stored: StoredTensor) -> bool | int | float:
     return value
 
 
+def is_large(stored: StoredTensor) -> bool:
+    """Whether it is worth leaving in the file until it is known what becomes of it."""
+    return len(stored.data) >= _LARGE and stored.dtype != "bool" and isinstance(stored.data.obj, mmap.mmap)
+
+
+def in_file(stored: StoredTensor) -> Tensor:
+    """A large tensor where it lies in the file, at whatever address: to be read, and not written to."""
+    return torch.frombuffer(stored.data, dtype=getattr(torch, stored.dtype)).reshape(stored.shape)
+
+
 def loaded(stored: StoredTensor) -> Tensor:
     """A copy of a stored tensor; any byte but 0 is true."""
     dtype = torch.uint8 if stored.dtype == "bool" else getattr(torch, stored.dtype)
-    values = torch.empty(stored.shape, dtype=dtype)
-    if len(stored.data):
-        values.view(-1).view(torch.uint8).numpy().data[:] = stored.data
-        _let_go(stored.data)
+    if not len(stored.data):
+        return torch.empty(stored.shape, dtype=getattr(torch, stored.dtype))
+    values = torch.frombuffer(bytearray(stored.data), dtype=dtype).reshape(stored.shape)
     return values != 0 if stored.dtype == "bool" else values
 
 
-def _let_go(data: memoryview) -> None:
+def let_go(stored: StoredTensor) -> None:
     """Leave pages of the file that were copied to the system: it keeps them while there is room."""
-    file = data.obj
+    data, file = stored.data, stored.data.obj
     if isinstance(file, mmap.mmap):
         begin = _address(data) - _address(memoryview(file))
         first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
