@@ -15,7 +15,6 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
 from workers.engine.errors import EngineError
-from workers.engine.formats.onnx_rnn import TRANSLATIONS
 from workers.engine.graph import surgery
 from workers.engine.graph.network import Network, export
 from workers.engine.graph.recurrent import kept_whole
@@ -60,6 +59,9 @@ def demand_translatable(network: Network) -> None:
 
 
 def _convert(program: ExportedProgram, outputs: list[str]) -> onnx.ModelProto:
+    # What comes with it takes half a second and 60 MB, which looking at an upload can do without.
+    from workers.engine.formats.onnx_rnn import TRANSLATIONS  # noqa: PLC0415
+
     with _quiet(), kept_whole(), torch.no_grad():
         try:
             exported: Any = torch.onnx.export(
