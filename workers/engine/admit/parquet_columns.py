@@ -79,6 +79,8 @@ def columns(schema: list[Any]) -> list[Column]:
     def following() -> Fields:
         if (element := next(elements, None)) is None:
             raise malformed("the schema is cut short")
+        if not expect(element.get(4, b""), bytes, "a name").isascii():  # within a list: Arrow would read it
+            raise Rejected("hostile_name", "A part of a column has a name that is not written in ASCII.")
         return element
 
     count = get(following(), 5, int, "the number of columns")

@@ -182,6 +182,7 @@ def _about(fields: Fields) -> Fields:
         (lambda f: f[2][1].update({4: b"lists"}), "malformed"),
         (lambda f: f[2][1].update({3: 2}), "unsupported_dtype"),
         (lambda f: (f[2][2].pop(10), f[2][2].pop(6)), "unsupported_dtype"),
+        (lambda f: f[2][4].update({4: b"\xc7"}), "hostile_name"),
     ],
 )
 def test_descriptions_that_lie_are_refused(change: Callable[[Fields], object], code: str, good: Path) -> None:

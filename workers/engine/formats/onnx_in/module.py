@@ -117,8 +117,13 @@ def _with_layers(graph: Graph, opset: int, constants: Constants) -> Graph:
             }
             nodes.append(replace(node, attributes=inner))
             continue
-        if not (node.operator == "Add" and _take_bias(node, nodes, made, readers, constants)):
-            nodes.append(layers.rewrite(_on_host(node, constants), opset, constants))
+        try:
+            if not (node.operator == "Add" and _take_bias(node, nodes, made, readers, constants)):
+                nodes.append(layers.rewrite(_on_host(node, constants), opset, constants))
+        except Rejected:
+            raise
+        except Exception as error:  # of operands that are too many, or no weights: nobody has checked them
+            raise cannot_run(node, error) from error
         made.update({name: len(nodes) - 1 for name in node.outputs if nodes[-1].outputs == node.outputs})
     return replace(graph, nodes=_flattened(tuple(nodes), graph, constants))
 

@@ -320,6 +320,21 @@ def test_a_file_that_onnx_runtime_computes_otherwise_is_refused_by_its_node(
     assert (rejected.code, rejected.layer) == ("differs_from_onnxruntime", "the Softplus")
 
 
+@pytest.mark.parametrize(
+    "operator", ["MatMul", "Gemm", "Gather", "Add", "Conv", "LSTM", "BatchNormalization"]
+)
+@pytest.mark.parametrize("count", [0, 1, 9])
+def test_an_operator_with_another_number_of_operands_is_refused(
+    operator: str, count: int, tmp_path: Path
+) -> None:
+    product = node("MatMul", ["x", "w"], ["z"])
+    wrong = node(operator, ["z", "x", *["w"] * 7][:count], ["y"])
+    path = saved(model_of([product, wrong], {"x": array(4, 4)}, ["y"], {"w": array(4, 4)}), tmp_path)
+    found = rejection(read, path)
+    assert found.code in ("cannot_trace", "malformed", "unsupported_operator")
+    assert operator in found.detail
+
+
 def test_a_file_that_onnx_runtime_does_not_open_is_refused(tmp_path: Path) -> None:
     # a product of float32 and float64 is none that ONNX has
     product = node("MatMul", ["x", "w"], ["y"])
