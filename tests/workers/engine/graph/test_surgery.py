@@ -1,7 +1,8 @@
 """Graph editing: arguments by name, parameters by path, nothing unused left behind."""
 
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.workers.engine.networks import Convolutional, image_network, vector_network
 from workers.engine.graph import surgery
@@ -56,3 +57,19 @@ def test_a_graph_that_is_moved_makes_its_own_tensors_there_too() -> None:
     module = vector_network(_Positional(), 4).module
     surgery.place(module, "meta")
     assert module(torch.ones(2, 4, device="meta")).device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("tensor", "finite"),
+    [
+        (torch.tensor([1.0, -2.0]), True),
+        (torch.tensor([]), True),
+        (torch.tensor([3e38, 3e38]), True),  # whose sum is not
+        (torch.tensor([6e4, 6e4], dtype=torch.float16), True),
+        (torch.tensor([1.0, float("nan")]), False),
+        (torch.tensor([float("inf"), float("-inf")]), False),
+        (torch.tensor([float("-inf"), 1.0]), False),
+    ],
+)
+def test_weights_are_finite_where_every_element_is(tensor: Tensor, finite: bool) -> None:
+    assert surgery.is_finite(nn.Parameter(tensor)) is finite
