@@ -4,7 +4,6 @@ The format is that of Apache Thrift's specification of the compact protocol. Wha
 the business of who reads them.
 """
 
-from collections.abc import Mapping
 from typing import Any, TypeAlias, TypeVar
 
 from workers.engine.admit.document import expect, malformed
@@ -114,6 +113,7 @@ class Reader:
         return self._data[start:end]
 
 
-def get(fields: Mapping[int, Any], number: int, kind: type[_T], what: str) -> _T:
-    """The field `number`, called `what` in messages; raises `Rejected` (`malformed`) where it is none."""
-    return expect(fields.get(number), kind, what)
+def get(fields: object, number: int, kind: type[_T], what: str) -> _T:
+    """The field `number` of a structure, called `what` in messages; raises `Rejected` (`malformed`) where it
+    is none, or where there is no structure."""
+    return expect(expect(fields, dict, f"what holds {what}").get(number), kind, what)

@@ -183,6 +183,9 @@ def _about(fields: Fields) -> Fields:
         (lambda f: f[2][1].update({3: 2}), "unsupported_dtype"),
         (lambda f: (f[2][2].pop(10), f[2][2].pop(6)), "unsupported_dtype"),
         (lambda f: f[2][4].update({4: b"\xc7"}), "hostile_name"),
+        (lambda f: f.update({4: [6]}), "malformed"),
+        (lambda f: f.update({2: [6]}), "malformed"),
+        (lambda f: _group(f).update({1: [6, 6]}), "malformed"),
     ],
 )
 def test_descriptions_that_lie_are_refused(change: Callable[[Fields], object], code: str, good: Path) -> None:
