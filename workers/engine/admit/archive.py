@@ -139,7 +139,7 @@ class Archive:
         begin, size = self.stored_at(name), self.size(name)
         if begin is None or begin % _ALIGNMENT or size < _PART:
             return None
-        _readable(self._entry(name).open, name).close()
+        _readable(self._entry(name).open, name).close()  # which compares the two descriptions of an entry
         before = begin % mmap.ALLOCATIONGRANULARITY
         with self._path.open("rb") as file:
             pages = _readable(partial(_pages, file.fileno(), begin - before, before + size), name)

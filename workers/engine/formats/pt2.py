@@ -51,11 +51,11 @@ def write(network: Network, path: Path) -> None:
     under equal file names. Tensors that are parts of larger storages are stored alone. `network` is not
     changed.
     """
-    path.unlink(missing_ok=True)  # and not written over: networks that were read from it may be in use
     program = export_as_called(network)
     program.example_inputs = None
     _forget_provenance(program)
     _compact(program)
+    path.unlink(missing_ok=True)  # and not written over: networks that were read from it may be in use
     torch.export.save(program, path)
 
 

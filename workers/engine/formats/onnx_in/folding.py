@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -86,13 +87,8 @@ def _computed(node: Node, opset: int, constants: Constants) -> bool:
     if not all(not name or name in constants.values for name in node.inputs) or not any(node.outputs):
         return False
     inputs = [constants.values[name] if name else None for name in node.inputs]
-    try:
-        with torch.no_grad():
-            result = OPERATORS[node.operator].function(Call(node, opset), *inputs)
-    except Rejected:
-        raise
-    except Exception as error:  # whatever torch raises on operands that make no sense to it
-        raise cannot_run(node, error) from error
+    with blamed(node), torch.no_grad():
+        result = OPERATORS[node.operator].function(Call(node, opset), *inputs)
     for name, value in zip(
         node.outputs, result if isinstance(result, tuple | list) else [result], strict=False
     ):
@@ -137,15 +133,21 @@ def reads(graph: Graph) -> Iterator[str]:
             yield from reads(inner)
 
 
-def cannot_run(node: Node, error: Exception) -> Rejected:
-    """The rejection of a node on which torch fails."""
-    return Rejected(
-        "cannot_trace",
-        f"Torch cannot compute {node}: {reason(error)}",
-        hint="Check that the model runs in ONNX Runtime for inputs of several sizes. Declare axes that do "
-        "not vary with their lengths: python -m onnxruntime.tools.make_dynamic_shape_fixed.",
-        layer=node.name or None,
-    )
+@contextmanager
+def blamed(node: Node) -> Iterator[None]:
+    """While this lasts, whatever fails on operands that make no sense to it is the rejection of this node."""
+    try:
+        yield
+    except Rejected:
+        raise
+    except Exception as error:
+        raise Rejected(
+            "cannot_trace",
+            f"Torch cannot compute {node}: {reason(error)}",
+            hint="Check that the model runs in ONNX Runtime for inputs of several sizes. Declare axes that "
+            "do not vary with their lengths: python -m onnxruntime.tools.make_dynamic_shape_fixed.",
+            layer=node.name or None,
+        ) from error
 
 
 class UnknownOperators(Rejected):

@@ -13,7 +13,7 @@ from workers.engine.admit.onnx_model import SEPARATOR, Graph, Node, OnnxModel
 from workers.engine.errors import Rejected
 from workers.engine.formats.onnx_in import layers
 from workers.engine.formats.onnx_in.constants import Constants
-from workers.engine.formats.onnx_in.folding import CONTROL, cannot_run, fold, reads
+from workers.engine.formats.onnx_in.folding import CONTROL, blamed, fold, reads
 from workers.engine.formats.onnx_in.operators.recurrent import FLAT
 from workers.engine.formats.onnx_in.registry import OPERATORS, Call
 from workers.engine.formats.onnx_in.scan import scan
@@ -63,12 +63,8 @@ def interpreter(model: OnnxModel, names: Sequence[str], seen: dict[str, Tensor] 
 
 def _run(graph: Graph, opset: int, values: Environment) -> None:
     for node in graph.nodes:
-        try:
+        with blamed(node):
             results = _results(node, opset, values)
-        except Rejected:
-            raise
-        except Exception as error:  # whatever torch raises on operands that make no sense to it
-            raise cannot_run(node, error) from error
         for name, value in zip(node.outputs, results, strict=False):
             if name:
                 values[name] = value
@@ -117,13 +113,9 @@ def _with_layers(graph: Graph, opset: int, constants: Constants) -> Graph:
             }
             nodes.append(replace(node, attributes=inner))
             continue
-        try:
+        with blamed(node):  # nobody has counted its operands
             if not (node.operator == "Add" and _take_bias(node, nodes, made, readers, constants)):
                 nodes.append(layers.rewrite(_on_host(node, constants), opset, constants))
-        except Rejected:
-            raise
-        except Exception as error:  # of operands that are too many, or no weights: nobody has checked them
-            raise cannot_run(node, error) from error
         made.update({name: len(nodes) - 1 for name in node.outputs if nodes[-1].outputs == node.outputs})
     return replace(graph, nodes=_flattened(tuple(nodes), graph, constants))
 

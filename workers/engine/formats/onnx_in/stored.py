@@ -36,6 +36,7 @@ def loaded(stored: StoredTensor) -> Tensor:
     if not len(stored.data):
         return torch.empty(stored.shape, dtype=getattr(torch, stored.dtype))
     values = torch.frombuffer(bytearray(stored.data), dtype=dtype).reshape(stored.shape)
+    let_go(stored)
     return values != 0 if stored.dtype == "bool" else values
 
 
