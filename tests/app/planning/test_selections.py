@@ -1,13 +1,15 @@
 """Rank selections on real layers: the budget holds, rules are obeyed, dense is always a candidate."""
 
+import math
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from app.planning.errors import PlanningError
+from app.planning.layers import Form, Layer
 from app.planning.prices import Counted, Currency
 from app.planning.rules import Decision, Rules
 from app.planning.selections import by_budget, by_energy, by_fraction, by_signal, explicit
@@ -38,16 +40,40 @@ def _after(decisions: Sequence[Decision], total: int, of: Currency) -> int:
     return total - sum(saved)
 
 
+def _loss(form: Form | None) -> float:
+    return -math.log(1.0 - form.error) if form else 0.0
+
+
+def _optimum(layers: Sequence[Layer], of: Currency, budget: float) -> float:
+    """The least loss of any forms of any ranks within a budget, by exact dynamic programming over layers."""
+    plans = [(0, 0.0)]
+    for layer in layers:
+        forms = [form for each in ANY.allowed(layer) for form in layer.methods[each].forms(1)]
+        options = [(getattr(layer, of), 0.0), *((getattr(form, of), _loss(form)) for form in forms)]
+        sums = sorted((cost + more, loss + worse) for cost, loss in plans for more, worse in options)
+        plans = []
+        for spent, lost in sums:
+            if spent <= budget and (not plans or lost < plans[-1][1]):
+                plans.append((spent, lost))
+    return plans[-1][1]
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from(["macs", "parameters"]), st.floats(0.15, 1.0))
-def test_the_budget_is_never_exceeded_and_met_within_two_percent(of: Currency, keep: float) -> None:
+@example("macs", 0.24469868618337787)  # one layer's ranks end far apart: spending the rest would lose more
+def test_the_budget_is_never_exceeded_and_met_within_two_percent_or_nothing_loses_less(
+    of: Currency, keep: float
+) -> None:
     network = _network()
     total = getattr(cost.count(network), of)
-    decisions = by_budget(find(network), ANY, price=Counted(of), keep=keep, total=total)
+    layers = find(network)
+    decisions = by_budget(layers, ANY, price=Counted(of), keep=keep, total=total)
     after = _after(decisions, total, of)
     assert after <= keep * total
-    dense = all(decision.form is None for decision in decisions)
-    assert dense or after >= 0.98 * keep * total - 1
+    if after < 0.98 * keep * total - 1:
+        elsewhere = total - sum(getattr(layer, of) for layer in layers)
+        lost = sum(_loss(decision.form) for decision in decisions)
+        assert lost <= _optimum(layers, of, keep * total - elsewhere) + 1e-9
 
 
 def test_a_budget_of_everything_leaves_every_layer_dense() -> None:
