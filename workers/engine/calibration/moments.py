@@ -50,7 +50,7 @@ class Moments:
             self.inputs += X.double().cpu()
             self.count += round(float(X.sum()))
         else:
-            self.inputs += (X.T @ X).double().cpu()
+            self.inputs += (X.T @ X).cpu()
             self.total += X.sum(0).double().cpu()
             self.count += len(X)
 
@@ -66,8 +66,11 @@ class Moments:
     def see_outputs(self, vectors: Tensor) -> None:
         """Add vectors (positions, m) as they are."""
         vectors = vectors.detach()
-        moment = (vectors.T @ vectors).double().cpu()
-        self.outputs = moment if self.outputs is None else self.outputs + moment
+        moment = (vectors.T @ vectors).cpu()
+        if self.outputs is None:
+            self.outputs = moment.double()
+        else:
+            self.outputs += moment
         self.output_count += len(vectors)
 
     def plus(self, other: "Moments") -> "Moments":
