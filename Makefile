@@ -3,11 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BENCH := .venv-benchmarks
 BIN := $(VENV)/bin
-# As in jobs: workers/child.py and workers/process.py say why.
+# As in jobs: workers/child.py says why.
 export THP_MEM_ALLOC_ENABLE := 1
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 1000
-export GLIBC_TUNABLES := glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296:glibc.malloc.hugetlb=1
 
 .PHONY: help install demo serve test test-slow bench bench-formats bench-language-model bench-selections bench-ablation bench-stages bench-peers bench-greedy bench-intake lint format types migrate openapi clean
 

@@ -15,9 +15,6 @@ from workers.messages import Message, parse
 
 _log = logging.getLogger(__name__)
 _PASSED_ON = ("PATH", "PYTHONPATH", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "VIRTUAL_ENV")
-_KEPT_PAGES = (
-    "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296:glibc.malloc.hugetlb=1"
-)
 _LONGEST_LINE = 1 << 20  # bytes
 _LONGEST_PRINTED = 4096
 _MOST_PRINTED = 1 << 20
@@ -35,8 +32,6 @@ class ChildProcess:
         home["ORT_DISABLE_TELEMETRY"] = "1"
         # Arrow's own allocator reserves a gibibyte of address space, which is what bounds a job's memory.
         home["ARROW_DEFAULT_MEMORY_POOL"] = "system"
-        # Half of what the system does for a job is giving it pages that it gave back a moment before.
-        home["GLIBC_TUNABLES"] = _KEPT_PAGES
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         self._process = subprocess.Popen(
             command,

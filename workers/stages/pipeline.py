@@ -6,6 +6,7 @@ from pathlib import Path
 
 from app.contract.status import Stage
 from app.contract.summary import ModelSummary
+from workers.engine.allocator import keep_pages
 from workers.messages import Described, Message, Order, Succeeded
 from workers.stages import decompose, finetune, inspect, measure, package, plan
 from workers.stages.context import Context, save
@@ -43,6 +44,7 @@ def _describe(workspace: Path, emit: Callable[[Message], None], found: ModelSumm
 
 
 def _compress(context: Context) -> None:
+    keep_pages()
     for stage, work in _STAGES.items():
         if stage in context.order.done:
             continue
