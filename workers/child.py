@@ -127,7 +127,7 @@ def _tune(threads: int) -> None:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
     # Threads that wait by spinning for long are half as fast beside another busy process, those that never do
-    # are a fifth slower alone; a short spin, which libgomp alone knows, costs a twentieth of either.
+    # are a fifth slower alone; a short spin, which libgomp alone knows, costs a twentieth in both cases.
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ["GOMP_SPINCOUNT"] = "1000"
     # Large tensors in large pages, where the system has them: 5 % faster, in up to 15 % less memory.
