@@ -10,7 +10,9 @@ class ArrayInfo(Contract):
 
     `minimum` and `maximum` are those of a data set's values. Targets of whole numbers may hold −100, which
     marks what is ignored: `ignored` counts it, and the range leaves it out. Of a model's input they are the
-    least and the largest index, where it holds indices into a table. `classes` are the names of the folders
+    least and the largest index, where it holds indices into a table, and `row_axis` is the axis at which the
+    rows of a data set go in, which come first there: null of an input without such an axis, which is the same
+    for all rows. `classes` are the names of the folders
     that the labels 0, 1, … stand for, in data sets of pictures. Raw text is one array, `text`, of the dtype
     `string`, whose rows are the lines that are not blank.
     """
@@ -22,6 +24,7 @@ class ArrayInfo(Contract):
     maximum: float | None = None
     ignored: int = 0
     classes: list[str] | None = None
+    row_axis: int | None = 0
 
 
 class LayerInfo(Contract):

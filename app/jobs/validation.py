@@ -213,6 +213,7 @@ def _check_inputs(field: str, model: ModelSummary, data: DatasetSummary) -> dict
         _check_dtype(field, expected, array)
         _check_shape(field, _with_lengths(expected, lengths), array)
         _check_range(field, expected, array)
+        _check_one_value(field, expected, array)
         lengths |= _lengths(expected, array)
     return lengths
 
@@ -244,13 +245,24 @@ def _check_dtype(field: str, expected: ArrayInfo, array: ArrayInfo) -> None:
 
 
 def _check_shape(field: str, expected: ArrayInfo, array: ArrayInfo) -> None:
-    wanted, given = expected.shape[1:], array.shape[1:]
-    if not expected.shape or not _agree(wanted, given):
+    wanted, given = _row(expected), array.shape[1:]
+    if not _agree(wanted, given):
         raise Unprocessable(
             "wrong_shape",
             f"A row of the array {array.name} has the shape {_shape(given)}; "
             f"the model's input {expected.name} takes {_shape(wanted)}.",
             hint="The first axis counts the rows; the others must be the model's.",
+            field=field,
+        )
+
+
+def _check_one_value(field: str, expected: ArrayInfo, array: ArrayInfo) -> None:
+    if not expected.shape and array.minimum != array.maximum:
+        raise Unprocessable(
+            "rows_differ",
+            f"The model's input {expected.name} has no axis for rows and has to be the same for all; "
+            f"the array has {array.minimum:g} … {array.maximum:g}.",
+            hint="Make a data set, and a job, of the rows that have it alike.",
             field=field,
         )
 
@@ -333,8 +345,13 @@ def _kind(dtype: str) -> str:
     return dtype
 
 
+def _row(expected: ArrayInfo) -> list[int | str]:
+    """The shape of what a model's input takes of one row."""
+    return [length for axis, length in enumerate(expected.shape) if axis != expected.row_axis]
+
+
 def _lengths(expected: ArrayInfo, array: ArrayInfo) -> dict[str, int]:
-    pairs = zip(expected.shape[1:], array.shape[1:], strict=True)
+    pairs = zip(_row(expected), array.shape[1:], strict=True)
     return {axis: length for axis, length in pairs if isinstance(axis, str) and isinstance(length, int)}
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workers.engine.errors import EngineError
 from workers.engine.graph.network import Input
-from workers.engine.rows import ChosenRows, Rows, whole
+from workers.engine.rows import ChosenRows, Rows, parts, whole
 
 Batch = tuple[tuple[Tensor, ...], Tensor | None]
 IGNORED_LABEL = -100
@@ -29,14 +29,15 @@ class Examples:
 
     inputs: tuple[Rows, ...]
     target: Rows | None
-    dtypes: tuple[torch.dtype, ...]
+    specs: tuple[Input, ...]
 
     @classmethod
     def of(cls, arrays: Mapping[str, Rows], inputs: tuple[Input, ...]) -> "Examples":
         """Order arrays by the network's inputs; a single input takes the one array of any name.
 
         Raises:
-            EngineError: `input_missing`, naming it.
+            EngineError: `input_missing`, naming it; `rows_differ` where an input that has no axis for
+                rows is not the same in all of them.
         """
         named = {name: array for name, array in arrays.items() if name != TARGET}
         if len(inputs) == len(named) == 1:
@@ -44,11 +45,10 @@ class Examples:
         missing = [spec.name for spec in inputs if spec.name not in named]
         if missing:
             raise EngineError("input_missing", f"The data set has no array {missing[0]!r}.", field="data")
-        return cls(
-            inputs=tuple(named[spec.name] for spec in inputs),
-            target=arrays.get(TARGET),
-            dtypes=tuple(spec.dtype for spec in inputs),
-        )
+        for spec in inputs:
+            if spec.row_axis is None:
+                _demand_one_value(spec.name, named[spec.name])
+        return cls(tuple(named[spec.name] for spec in inputs), arrays.get(TARGET), inputs)
 
     def __len__(self) -> int:
         return len(self.inputs[0])
@@ -56,7 +56,7 @@ class Examples:
     def take(self, rows: NDArray[np.int64]) -> "Examples":
         """The given rows, not copied."""
         target = None if self.target is None else ChosenRows(self.target, rows)
-        return Examples(tuple(ChosenRows(array, rows) for array in self.inputs), target, self.dtypes)
+        return Examples(tuple(ChosenRows(array, rows) for array in self.inputs), target, self.specs)
 
     def first(self, count: int) -> "Examples":
         """The first rows, `count` of them at most."""
@@ -72,16 +72,26 @@ class Examples:
             yield self._batch(order[start : min(start + size, end)], device)
 
     def _batch(self, rows: NDArray[np.int64], device: str) -> Batch:
-        inputs = tuple(
-            torch.as_tensor(np.asarray(array[rows])).to(device=device, dtype=dtype)
-            for array, dtype in zip(self.inputs, self.dtypes, strict=True)
-        )
+        arrays = zip(self.specs, self.inputs, strict=True)
+        inputs = tuple(spec.of_rows(array[rows], device) for spec, array in arrays)
         target = None if self.target is None else torch.as_tensor(np.asarray(self.target[rows])).to(device)
         return inputs, target
 
     def targets(self) -> Tensor | None:
         """All targets, in memory."""
         return None if self.target is None else torch.as_tensor(np.asarray(whole(self.target)))
+
+
+def _demand_one_value(name: str, array: Rows) -> None:
+    first = array[np.zeros(1, np.int64)]
+    repeated = ((part, np.broadcast_to(first, part.shape)) for part in parts(array))
+    if not all(np.array_equal(part, wanted, equal_nan=True) for part, wanted in repeated):
+        raise EngineError(
+            "rows_differ",
+            f"The input {name} has no axis for rows and has to be the same for all; the data's rows differ.",
+            hint="Make a data set, and a job, of the rows that have it alike.",
+            field="data",
+        )
 
 
 @dataclass(frozen=True)

@@ -150,13 +150,13 @@ class Judge:
             for wanted, inputs in zip(self._wanted, self._inputs, strict=True):
                 positions = real_positions(self._context.original.inputs, inputs)
                 loss = self._loss(network(*inputs), wanted, None, positions)
-                total += float(loss) * len(inputs[0])
-        return total / max(1, sum(len(inputs[0]) for inputs in self._inputs))
+                total += float(loss) * self._other.rows_in(inputs)
+        return total / max(1, sum(map(self._other.rows_in, self._inputs)))
 
     @property
     def remembered(self) -> int:
         """Of how many batches all activations may be held."""
-        rows = len(self._inputs[0][0]) if self._inputs else 1
+        rows = self._other.rows_in(self._inputs[0]) if self._inputs else 1
         return _REMEMBERED_BYTES // (rows * self._context.row_bytes)
 
     def __bool__(self) -> bool:
@@ -193,8 +193,9 @@ def _affordable(context: Context, rows: Examples | None, most: int) -> Examples 
     inputs, _ = first
     with torch.inference_mode():
         leaves = pytree.tree_leaves(context.original(*inputs))
-    held = sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor)) / len(inputs[0])
-    return rows.first(max(context.original.batch_size(1), int(most / held)))
+    held = sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor))
+    affordable = int(most * context.original.rows_in(inputs) / held)
+    return rows.first(max(context.original.batch_size(1), affordable))
 
 
 def batches(context: Context, rows: Examples) -> Iterable[Batch]:

@@ -161,8 +161,10 @@ class _Judge:
 def noise(context: Context) -> Examples:
     """Inputs in place of data that the user did not give: noise, zeros for integers, ones for masks."""
     torch.manual_seed(context.spec.seed)
-    arrays = tuple(example.numpy() for example in context.original.examples(_NOISE_ROWS))
-    return Examples(arrays, None, tuple(spec.dtype for spec in context.original.inputs))
+    network = context.original
+    made = network.examples(_NOISE_ROWS)
+    pairs, count = zip(network.inputs, made, strict=True), network.rows_in(made)
+    return Examples(tuple(spec.as_rows(values, count) for spec, values in pairs), None, network.inputs)
 
 
 def _export(context: Context, network: Network, stem: Path) -> None:
@@ -191,7 +193,7 @@ def _latencies(
     if exported.keys() == networks.keys():
         files = {**exported, **{int8.named(name): path for name, path in quantized.items()}}
         runtimes["onnxruntime"] = {
-            name: latency.onnx_runner(path, examples, THREADS, original.batch_axis)
+            name: latency.onnx_runner(path, examples, THREADS, original.batch_in)
             for name, path in files.items()
         }
     for runtime, runners in runtimes.items():

@@ -37,8 +37,8 @@ def measure(
     if exported.keys() != networks.keys():
         reason = "Energy is measured in ONNX Runtime, and a network has no ONNX form."
         return {name: found.model_copy(update={"energy_reason": reason}) for name, found in counted.items()}
-    axis = context.original.batch_axis
-    opened = {name: latency.open_onnx(path, THREADS, axis) for name, path in exported.items()}
+    batch_in = context.original.batch_in
+    opened = {name: latency.open_onnx(path, THREADS, batch_in) for name, path in exported.items()}
     speeds, energies = _throughput(context, opened), _energy(context, opened)
     return {
         name: found.model_copy(update={"throughput": speeds[name], **energies[name]})

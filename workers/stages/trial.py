@@ -5,7 +5,6 @@ import numpy as np
 from app.contract.spec import Task
 from workers.engine.data import Examples
 from workers.engine.errors import EngineError
-from workers.engine.graph.network import Network
 from workers.engine.padding import has_positions, real_positions
 from workers.stages import judge
 from workers.stages.context import Context
@@ -53,7 +52,7 @@ def _run_on(context: Context, examples: Examples, field: str) -> None:
         raise EngineError(
             "network_fails",
             f"The network cannot compute these inputs: {str(error).partition(chr(10))[0]}.",
-            hint=_way_out(context.original),
+            hint="Look for lengths and indices outside of what the network was exported for.",
             field=field,
         ) from error
     positions = real_positions(context.original.inputs, examples.inputs)
@@ -65,16 +64,6 @@ def _run_on(context: Context, examples: Examples, field: str) -> None:
             hint="Look for weights that are NaN or infinite, and for inputs out of the usual range.",
             field="model",
         )
-
-
-def _way_out(network: Network) -> str:
-    first = {spec.name: spec.shape[:1] for spec in network.inputs}
-    if len(set(first.values())) == 1:
-        return "Look for lengths and indices outside of what the network was exported for."
-    return (
-        f"The inputs {', '.join(first)} do not share their first axis, that of a data set's rows: let the "
-        "network make its states itself, or have them batch first."
-    )
 
 
 def _demand_targets(context: Context, examples: Examples, field: str) -> None:

@@ -150,6 +150,26 @@ def test_several_inputs_are_matched_by_name() -> None:
     assert _resolve(arrays, TWO_INPUTS).task is Task.NONE
 
 
+STATEFUL = {
+    "inputs": [
+        _array("x", "float32", "n", 8),
+        _array("states", "float32", 2, "n", 16, row_axis=1),
+        _array("rate", "int64", row_axis=None),
+    ]
+}
+
+
+def _stream(*states: int, least: float = 8, most: float = 8) -> list[Document]:
+    rate = _array("rate", "int64", 40, minimum=least, maximum=most)
+    return [_array("x", "float32", 40, 8), _array("states", "float32", *states), rate]
+
+
+def test_rows_of_states_come_first_in_the_data_and_one_value_serves_all_rows() -> None:
+    assert _resolve(_stream(40, 2, 16), STATEFUL).task is Task.NONE
+    assert _refused(_stream(2, 40, 16), STATEFUL) == ("wrong_shape", "data.train")
+    assert _refused(_stream(40, 2, 16, most=16), STATEFUL) == ("rows_differ", "data.train")
+
+
 @pytest.mark.parametrize(
     ("arrays", "code"),
     [

@@ -114,7 +114,7 @@ def test_a_fingerprint_tells_weights_statistics_rows_and_words_apart() -> None:
     known |= {fingerprint((teacher, student), [rows], "a"), fingerprint((student, teacher), [rows], "a", "b")}
     other = rows.take(np.roll(np.arange(len(rows)), -1))
     known.add(fingerprint((student, teacher), [other], "a"))
-    labelled = Examples(rows.inputs, np.zeros(len(rows)), rows.dtypes)
+    labelled = Examples(rows.inputs, np.zeros(len(rows)), rows.specs)
     known.add(fingerprint((student, teacher), [labelled], "a"))
     for path in ("0.bias", "1.running_mean"):
         changed = student.copy()

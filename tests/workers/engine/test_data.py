@@ -50,7 +50,7 @@ def test_targets_are_all_there_in_order() -> None:
     targets = examples(50).take(np.array([7, 3])).targets()
     assert targets is not None
     assert targets.tolist() == [7, 3]
-    assert Examples(examples(5).inputs, None, (torch.float32,)).targets() is None
+    assert Examples(examples(5).inputs, None, ROWS).targets() is None
 
 
 def test_too_few_rows_are_refused() -> None:
@@ -71,6 +71,32 @@ def test_a_shuffled_batch_keeps_inputs_and_targets_together() -> None:
     for (x,), target in examples(10).batches(3, rows=rows):
         assert target is not None
         assert x[:, 0].tolist() == target.tolist()
+
+
+STATEFUL = (
+    Input("x", torch.float32, (1, 2)),
+    Input("states", torch.float32, (3, 1, 4), row_axis=1),
+    Input("rate", torch.int64, (), row_axis=None),
+)
+
+
+def test_states_are_rows_of_the_data_and_layers_first_in_a_batch() -> None:
+    states = np.arange(60.0).reshape(5, 3, 4)
+    given = {"x": np.zeros((5, 2)), "states": states, "rate": np.full(5, 16000)}
+    rows = Examples.of(given, STATEFUL).take(np.array([4, 1, 2]))
+    ((_, first, rate), _), ((_, last, _), _) = rows.batches(2)
+    assert (first.shape, last.shape, rate.shape) == ((3, 2, 4), (3, 1, 4), ())
+    assert np.array_equal(first[:, 0], states[4])
+    assert np.array_equal(last[:, 0], states[2])
+    assert rate == 16000
+
+
+def test_an_input_without_rows_has_one_value() -> None:
+    given = {"x": np.zeros((2, 2)), "states": np.zeros((2, 3, 4)), "rate": np.array([8000, 16000])}
+    with pytest.raises(EngineError) as raised:
+        Examples.of(given, STATEFUL)
+    assert raised.value.code == "rows_differ"
+    assert "rate" in raised.value.detail
 
 
 def test_a_single_input_takes_any_name_and_a_missing_one_is_named() -> None:

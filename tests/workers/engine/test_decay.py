@@ -96,7 +96,7 @@ def test_decay_makes_the_product_smaller_and_leaves_the_rest_alone() -> None:
         trained = finetune(
             student,
             student.copy(),
-            Examples((x,), None, (torch.float32,)),
+            Examples((x,), None, student.inputs),
             Schedule(4, 1e-2, 16, 0, decay=decay),
             make_loss("outputs", "logits"),
             judge=lambda _: Judged(),

@@ -31,7 +31,7 @@ def _networks() -> tuple[Network, Network]:
 def _examples(teacher: Network, labelled: bool = False) -> Examples:
     x = np.random.default_rng(0).standard_normal((96, 3, 8, 8)).astype(np.float32)
     target = teacher(torch.from_numpy(x)).argmax(-1).numpy() if labelled else None
-    return Examples((x,), target, (torch.float32,))
+    return Examples((x,), target, teacher.inputs)
 
 
 def _train(
@@ -92,7 +92,7 @@ def test_labels_are_worth_the_loss_until_the_original_has_learned_them() -> None
     network, generator = vector_network(nn.Linear(4, 3), 4), torch.Generator().manual_seed(0)
     x, target = torch.randn(256, 4, generator=generator), torch.randint(0, 3, (256,), generator=generator)
     target[x[:, 0] > 0] = 0  # something to learn, and noise
-    examples = Examples((x.numpy(),), target.numpy(), (torch.float32,))
+    examples = Examples((x.numpy(),), target.numpy(), network.inputs)
     schedule, loss = Schedule(1, None, 16, 0), make_loss("classes", "logits", labels=1.0)
 
     def share() -> float:
@@ -201,7 +201,7 @@ def test_a_batch_of_one_row_leaves_the_running_statistics_alone() -> None:
         network,
         teacher,
         Examples(
-            (np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32),), None, (torch.float32,)
+            (np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32),), None, network.inputs
         ),
         Schedule(1, 1e-3, 1, 0),
         make_loss("outputs", "logits"),
@@ -234,7 +234,7 @@ def test_what_a_mask_marks_as_padding_teaches_nothing() -> None:
     finetune(
         student,
         teacher,
-        Examples((ids, mask), None, (torch.int64, torch.int64)),
+        Examples((ids, mask), None, student.inputs),
         Schedule(2, 1e-2, 4, 0),
         make_loss("classes", "logits"),
         judge=lambda _: Judged(),
@@ -252,7 +252,7 @@ def test_dropout_is_active_while_training_and_off_afterwards() -> None:
     finetune(
         network,
         network.copy(),
-        Examples((x,), None, (torch.float32,)),
+        Examples((x,), None, network.inputs),
         Schedule(1, 1e-3, 8, 0),
         make_loss("outputs", "logits"),
         judge=lambda _: Judged(),

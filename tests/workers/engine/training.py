@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from tests.workers.engine.networks import image_network, seeded
+from tests.workers.engine.networks import BATCH, image_network, seeded
 from workers.engine.checkpoint import Checkpoint, fingerprint
 from workers.engine.data import Examples
 from workers.engine.finetune import Judged, Schedule, Trained, finetune
 from workers.engine.formats import pt2
-from workers.engine.graph.network import Network
+from workers.engine.graph.network import Input, Network
 from workers.engine.losses import make_loss
 
 SCHEDULE = Schedule(epochs=4, learning_rate=3e-3, batch_size=16, seed=1)
@@ -42,7 +42,7 @@ def networks() -> tuple[Network, Network]:
 def examples() -> Examples:
     """Rows without targets."""
     x = np.random.default_rng(0).standard_normal((64, 3, 8, 8)).astype(np.float32)
-    return Examples((x,), None, (torch.float32,))
+    return Examples((x,), None, (Input("x", torch.float32, (BATCH, 3, 8, 8)),))
 
 
 def checkpoint(folder: Path, schedule: Schedule = SCHEDULE) -> Checkpoint:

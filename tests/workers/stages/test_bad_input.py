@@ -117,25 +117,29 @@ def _tiny() -> Network:
     return vector_network(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)), 2)
 
 
-class Stateful(nn.Module):
-    """A recurrent network that is given its states, layers first."""
+class Scaled(nn.Module):
+    """A network that is given a number for each of its inputs besides rows."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.rnn = nn.GRU(8, 6, num_layers=2, batch_first=True)
+        self.layer = nn.Linear(48, 48)
 
-    def forward(self, x: Tensor, states: Tensor) -> Tensor:
-        sequence: Tensor = self.rnn(x, states)[0]
-        return sequence
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        y: Tensor = self.layer(x * scale)
+        return y
 
 
-def test_inputs_that_share_no_rows_are_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_an_input_that_is_no_row_has_to_be_the_same_for_all(tmp_path: Path) -> None:
     seeded()
-    inputs = (Input("x", torch.float32, (1, 5, 8)), Input("states", torch.float32, (2, 1, 6)))
+    inputs = (Input("x", torch.float32, (BATCH, 48)), Input("scale", torch.float32, (48,)))
+    network, x = trace(Scaled().eval(), inputs), np.random.default_rng(0).standard_normal((40, 48))
+    scale = np.tile(np.arange(48.0), (40, 1))
+    alike = run_job(tmp_path / "alike", network, {"x": x, "scale": scale}, finetune={"epochs": 0})
+    assert alike.outputs(*(values.astype(np.float32) for values in (x, scale[0]))).shape == (40, 48)
+    scale[-1, -1] = 0.0
     with pytest.raises(EngineError) as raised:
-        run_job(tmp_path / "job", trace(Stateful().eval(), inputs), task="none")
-    assert (raised.value.code, raised.value.field) == ("network_fails", "model")
-    assert "x, states do not share their first axis" in (raised.value.hint or "")
+        run_job(tmp_path / "apart", network, {"x": x, "scale": scale})
+    assert raised.value.code == "rows_differ"
 
 
 def test_a_model_of_layers_too_small_cannot_reach_a_budget_and_says_what_it_can(tmp_path: Path) -> None:

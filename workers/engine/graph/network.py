@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule, Node
@@ -38,17 +40,31 @@ _MASK_NAMES = frozenset({"mask", "attention_mask", "input_mask"})
 class Input:
     """One tensor input: its name, dtype and shape, whose variable axes are `Dimension`s.
 
-    Of nested inputs the name is the way to them, joined by dots.
+    Of nested inputs the name is the way to them, joined by dots. `row_axis` is where the rows of a data set
+    go: not first in states whose layers come first. An input without such an axis has None, and is the same
+    for all rows.
     """
 
     name: str
     dtype: torch.dtype
     shape: tuple[int | Dimension, ...]
+    row_axis: int | None = 0
 
     @property
     def is_mask(self) -> bool:
         """Whether the input says which positions are real: called like an attention mask, with two axes."""
         return self.name.rpartition(".")[2] in _MASK_NAMES and len(self.shape) == 2
+
+    def of_rows(self, rows: NDArray[Any], device: torch.device | str = "cpu") -> Tensor:
+        """What the network takes for rows of a data set, which come first in it."""
+        values = torch.as_tensor(np.ascontiguousarray(rows)).to(device, self.dtype)
+        return values[0] if self.row_axis is None else values.movedim(0, self.row_axis).contiguous()
+
+    def as_rows(self, values: Tensor, count: int) -> NDArray[Any]:
+        """The `count` rows of a data set for which the network takes `values`."""
+        alike = self.row_axis is None
+        rows = values.expand(count, *values.shape) if alike else values.movedim(self.row_axis or 0, 0)
+        return rows.contiguous().numpy()
 
 
 @dataclass(frozen=True)
@@ -86,19 +102,31 @@ class Network:
     @property
     def batch_symbol(self) -> str | None:
         """The symbol of the batch: the first input's variable batch axis; None where none varies."""
-        lengths = self._lengths(self.batch_axis)
-        return next((axis.symbol for axis in lengths if isinstance(axis, Dimension)), None)
+        length = self._length(self.batch_axis)
+        return length.symbol if isinstance(length, Dimension) else None
 
     def batch_size(self, wanted: int, axis: int = 0) -> int:
         """The length of an axis nearest to `wanted` that the network takes: its own where it was exported
         with one. The first axis is that of a data set's rows."""
-        lengths = self._lengths(axis)
-        length = next((length for length in lengths if isinstance(length, Dimension)), lengths[0])
+        length = self._length(axis)
         return _bounded(length, wanted) if isinstance(length, Dimension) else length
 
-    def _lengths(self, axis: int) -> list[int | Dimension]:
-        """Of that axis in every input that has it."""
-        return [spec.shape[axis] for spec in self.inputs if len(spec.shape) > axis]
+    def rows_in(self, tensors: Sequence[Tensor]) -> int:
+        """How many rows of a data set inputs are made of."""
+        length = _row_length(self.inputs)
+        places = zip(tensors, self.inputs, strict=True)
+        return next(tensor.shape[spec.row_axis or 0] for tensor, spec in places if length in spec.shape)
+
+    def batch_in(self, tensors: Sequence[Tensor]) -> int:
+        """How large the batch of inputs is."""
+        return tensors[0].shape[1] if self.batch_axis else self.rows_in(tensors)
+
+    def _length(self, axis: int) -> int | Dimension:
+        """Of that axis in the inputs that have it: the first that varies, if any does."""
+        if axis == 0:
+            return _row_length(self.inputs)
+        lengths = [spec.shape[axis] for spec in self.inputs if len(spec.shape) > axis]
+        return next((length for length in lengths if isinstance(length, Dimension)), lengths[0])
 
     def sizes(self, batch: int = 1) -> tuple[tuple[int, ...], ...]:
         """The shape of every input for that batch; other variable axes have their example's length."""
@@ -123,7 +151,7 @@ def trace(module: nn.Module, inputs: Sequence[Input], signature: Signature | Non
     """
     program = export(module, inputs)
     module = program.module(check_guards=False)
-    return Network(module, tuple(inputs), batch_axis(module), signature)
+    return Network(module, _with_rows(inputs), batch_axis(module), signature)
 
 
 def export(module: nn.Module, inputs: Sequence[Input]) -> ExportedProgram:
@@ -174,6 +202,23 @@ def call_nodes(module: GraphModule) -> list[Node]:
 def _identity(module: GraphModule, node: Node) -> tuple[str, torch.Size | None]:
     value = attrgetter(str(node.target))(module) if node.op == "get_attr" else None
     return node.name, value.shape if isinstance(value, Tensor) else None
+
+
+def _row_length(inputs: Sequence[Input]) -> int | Dimension:
+    """How many rows there are: the length of the first axis that varies and that all inputs have somewhere,
+    or else of one that some have; where none varies, the same of fixed ones."""
+    first = [spec.shape[0] for spec in inputs if spec.shape] or [1]
+    lengths = [length for length in first if isinstance(length, Dimension)] or first
+    shared = (length for length in lengths if all(length in spec.shape for spec in inputs if spec.shape))
+    return next(shared, lengths[0])
+
+
+def _with_rows(inputs: Sequence[Input]) -> tuple[Input, ...]:
+    """The inputs with where they have rows: their first axis that is as long as there are rows."""
+    length = _row_length(inputs)
+    return tuple(
+        replace(spec, row_axis=spec.shape.index(length) if length in spec.shape else None) for spec in inputs
+    )
 
 
 def _made_up(spec: Input, size: tuple[int, ...]) -> Tensor:

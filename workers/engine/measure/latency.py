@@ -41,20 +41,28 @@ class Runner:
     threads: int
 
 
+BatchIn = Callable[[Sequence[Tensor]], int]
+"""How large the batch of a network's inputs is."""
 Opened = Callable[[Sequence[Tensor]], Runner]
 """A network that is ready to run: from its inputs in order to their inference."""
 
 
-def onnx_runner(model: Path, examples: Sequence[Tensor], threads: int, batch_axis: int = 0) -> Runner:
+def _first_axis(examples: Sequence[Tensor]) -> int:
+    return len(examples[0])
+
+
+def onnx_runner(
+    model: Path, examples: Sequence[Tensor], threads: int, batch_in: BatchIn = _first_axis
+) -> Runner:
     """Inference of an `.onnx` file in ONNX Runtime; `examples` are its inputs in order.
 
     Raises `EngineError` (`not_runnable`) where ONNX Runtime cannot load the file.
     """
-    return open_onnx(model, threads, batch_axis)(examples)
+    return open_onnx(model, threads, batch_in)(examples)
 
 
-def open_onnx(model: Path, threads: int, batch_axis: int = 0) -> Opened:
-    """Open an `.onnx` file in ONNX Runtime once, for batches of several sizes.
+def open_onnx(model: Path, threads: int, batch_in: BatchIn = _first_axis) -> Opened:
+    """Open an `.onnx` file in ONNX Runtime once, for batches of several sizes, which `batch_in` tells.
 
     Raises `EngineError` (`not_runnable`) where ONNX Runtime cannot load the file.
     """
@@ -67,8 +75,7 @@ def open_onnx(model: Path, threads: int, batch_axis: int = 0) -> Opened:
             name: ort.OrtValue.ortvalue_from_numpy(example.numpy())
             for name, example in zip(names, examples, strict=True)
         }
-        batch = examples[0].shape[batch_axis]
-        return Runner(lambda: session.run_with_ort_values(None, feed), batch, threads)
+        return Runner(lambda: session.run_with_ort_values(None, feed), batch_in(examples), threads)
 
     return runner
 
@@ -80,7 +87,7 @@ def torch_runner(network: Network, examples: Sequence[Tensor], threads: int) -> 
         with torch.inference_mode():
             return network(*examples)
 
-    return Runner(call, examples[0].shape[network.batch_axis], threads)
+    return Runner(call, network.batch_in(examples), threads)
 
 
 def interleave(

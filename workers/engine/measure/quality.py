@@ -52,7 +52,7 @@ def predict(
     """
     with torch.inference_mode():
         outputs = [
-            _rows((form or network)(*batch), len(batch[0]))[:rows].cpu()
+            _rows((form or network)(*batch), network.rows_in(batch))[:rows].cpu()
             for rows, batch in _batches(network, arrays, batch_size, torch.device(device))
         ]
     return torch.cat(outputs)
@@ -120,18 +120,18 @@ def _batches(
     length = len(next(iter(arrays.values())))
     for start in range(0, length, step):
         chosen = np.arange(start, min(start + step, length))
-        batch = [
-            torch.as_tensor(np.ascontiguousarray(array[chosen])).to(device, spec.dtype)
-            for array, spec in zip(arrays.values(), network.inputs, strict=True)
-        ]
-        rows = len(batch[0])
-        missing = network.batch_size(rows) - rows
-        yield rows, [torch.cat([rows_, rows_[-1:].expand(missing, *rows_.shape[1:])]) for rows_ in batch]
+        rows = len(chosen)
+        filled = np.append(chosen, np.repeat(chosen[-1:], network.batch_size(rows) - rows))
+        pairs = zip(network.inputs, arrays.values(), strict=True)
+        yield rows, [spec.of_rows(array[filled], device) for spec, array in pairs]
 
 
 def _rows(outputs: object, n: int) -> Tensor:
-    """The first tensor of what a network returned, which must have `n` rows."""
+    """The first tensor of what a network returned, which must have `n` rows: all of it is one row where its
+    only row lost its axis."""
     first: Tensor = next(leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor))
+    if n == 1 and first.shape[:1] != (1,):
+        return first[None]
     if first.dim() == 0 or len(first) != n:
         raise EngineError(
             "outputs_without_rows",

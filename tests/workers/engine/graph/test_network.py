@@ -3,9 +3,12 @@
 from dataclasses import replace
 from unittest.mock import Mock
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.workers.engine.networks import recurrent_network
 from workers.engine.graph import surgery
 from workers.engine.graph.called import export_as_called
 from workers.engine.graph.network import Dimension, Input, Network, call_nodes, trace
@@ -43,6 +46,55 @@ def test_sizes_put_the_batch_as_asked_and_other_axes_at_their_example() -> None:
     network = network_of((batch, length, 3), (length, batch), (5,))
     assert network.sizes() == ((1, 7, 3), (7, 1), (5,))
     assert network.sizes(16) == ((16, 7, 3), (7, 16), (5,))
+
+
+class _Sum(nn.Module):
+    def forward(self, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+        return a.sum() + b.sum() + (0 if c is None else c)
+
+
+B, T = Dimension("b"), Dimension("t")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "axes"),
+    [
+        ([(B, 3), (B, 5)], [0, 0]),
+        ([(B, T), (2, B, 6)], [0, 1]),  # states, layers first
+        ([(2, B, 6), (B, T), ()], [1, 0, None]),
+        ([(1, 5), (2, 1, 6)], [0, 1]),  # exported for one row
+        ([(2, 1, 6), (1, 5)], [1, 0]),
+        ([(B, 3), (3,)], [0, None]),  # one table for all rows
+        ([(T, B, 3), (1, B, 6)], [0, None]),  # time is what runs
+    ],
+)
+def test_rows_go_where_inputs_are_as_long_as_the_first_that_all_have(
+    shapes: list[tuple[int | Dimension, ...]], axes: list[int | None]
+) -> None:
+    inputs = [Input(f"x{place}", torch.float32, shape) for place, shape in enumerate(shapes)]
+    assert [spec.row_axis for spec in trace(_Sum(), inputs).inputs] == axes
+
+
+def test_rows_become_what_the_network_takes_and_come_back() -> None:
+    states = Input("states", torch.float32, (2, B, 3), row_axis=1)
+    rows = np.arange(24.0).reshape(4, 2, 3)
+    taken = states.of_rows(rows)
+    assert (taken.shape, taken.dtype, taken.is_contiguous()) == ((2, 4, 3), torch.float32, True)
+    assert taken[1, 3].tolist() == [21, 22, 23]
+    assert np.array_equal(states.as_rows(taken, 4), rows)
+    rate = Input("rate", torch.int64, (), row_axis=None)
+    assert rate.of_rows(np.array([8, 8])).item() == 8
+    assert rate.as_rows(torch.tensor(8), 3).tolist() == [8, 8, 8]
+
+
+def test_rows_and_batches_are_counted_where_they_are() -> None:
+    states_first = trace(_Sum(), [Input("s", torch.float32, (2, B, 6)), Input("x", torch.float32, (B, 3))])
+    inputs = states_first.examples(5)
+    assert [tuple(each.shape) for each in inputs] == [(2, 5, 6), (5, 3)]
+    assert (states_first.rows_in(inputs), states_first.batch_in(inputs)) == (5, 5)
+    time_first = recurrent_network("gru", batch_first=False)
+    inputs = time_first.examples(5)
+    assert (time_first.rows_in(inputs), time_first.batch_in(inputs)) == (len(inputs[0]), 5)
 
 
 def test_what_follows_from_the_graph_is_computed_once_for_its_copies() -> None:

@@ -50,11 +50,34 @@ def test_a_batch_is_kept_within_what_the_network_takes() -> None:
     assert torch.equal(predict(network, {"x": rows}, 100), torch.arange(18.0).reshape(9, 2))
 
 
-def test_outputs_without_a_row_for_each_example_are_refused() -> None:
-    class Mean(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.mean(0)
+class Mean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(0)
 
+
+def test_the_output_of_a_network_for_one_row_may_have_lost_its_axis() -> None:
+    network = trace(Mean(), [Input("x", torch.float32, (1, 2))])
+    rows = np.arange(6.0).reshape(3, 2)
+    assert torch.equal(predict(network, {"x": rows}, 5), torch.arange(6.0).reshape(3, 2))
+
+
+def test_rows_of_states_go_in_with_their_layers_first() -> None:
+    class Shifted(nn.Module):
+        def forward(self, x: Tensor, states: Tensor) -> Tensor:
+            return x + states.sum(0)
+
+    network = trace(
+        Shifted(), [Input("x", torch.float32, (BATCH, 2)), Input("s", torch.float32, (3, BATCH, 2))]
+    )
+    rows, states = (
+        np.random.default_rng(0).normal(size=(5, 2)),
+        np.random.default_rng(1).normal(size=(5, 3, 2)),
+    )
+    found = predict(network, {"x": rows, "s": states}, 2)
+    assert np.allclose(found, rows + states.sum(1), atol=1e-6)
+
+
+def test_outputs_without_a_row_for_each_example_are_refused() -> None:
     network = trace(Mean(), [Input("x", torch.float32, (BATCH, 2))])
     with pytest.raises(EngineError) as caught:
         predict(network, {"x": np.zeros((5, 2))}, 5)
