@@ -82,15 +82,16 @@ def _files(megabytes: int, rounds: int) -> Iterator[list[str]]:
             _apart(make, path, megabytes << 20)
             _apart(make, small, 1 << 20)
             found: dict[str, list[dict[str, float]]] = {step: [] for step in STEPS}
+            alone: list[float] = []
             for _ in range(rounds):
                 for step, seen in found.items():
                     seen.append(_step(step, path, small))
+                alone.append(_step("ready", path)["peak"])
             seconds = {step: median(each["seconds"] for each in seen) for step, seen in found.items()}
             size = path.stat().st_size
-            peak = max(each["peak"] for each in found["ready"])
             ratios = [f"{seconds[step] / seconds['hash']:.2f} ×" for step in STEPS[1:]]
             start = median(each["start"] for each in found["ready"])
-            told = [*ratios, f"{peak / size:.2f} ×", f"{start:.1f} s"]
+            told = [*ratios, f"{max(alone) / size:.2f} ×", f"{start:.1f} s"]
             yield [name, f"{size / 1e6:.0f}", f"{seconds['hash']:.2f} s", *told]
             path.unlink()
 
@@ -102,10 +103,10 @@ def _apart(make: Callable[[Path, int], None], path: Path, size: int) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def _step(step: str, path: Path, small: Path) -> dict[str, float]:
+def _step(step: str, path: Path, *small: Path) -> dict[str, float]:
     """A step's processor seconds, those of what comes before it, and the most bytes that were resident in its
     processes at once."""
-    command = [sys.executable, "-m", "benchmarks.intake_steps", step, str(path), str(small)]
+    command = [sys.executable, "-m", "benchmarks.intake_steps", step, *map(str, (path, *small))]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         peak = 0

@@ -1,6 +1,6 @@
 """One step of looking at an upload, in a process that holds nothing else.
 
-    python -m benchmarks.intake_steps hash|admit|read|ready|inspect FILE SMALL
+    python -m benchmarks.intake_steps hash|admit|read|ready|inspect FILE [SMALL]
 
 SMALL is a file of the same kind, as small as can be, which is looked at first: that imports all there is to
 import. Prints the processor's seconds, of that and of the step, and of what they start, as JSON.
@@ -15,14 +15,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from workers.child import tune
+
 STEPS = ("hash", "admit", "read", "ready", "inspect")
 """Reading and hashing, as the API does; admission; a network or ranges of values; what is done before an
 upload is ready; the whole inspection."""
 
 
-def measured(step: str, path: Path, small: Path) -> dict[str, float]:
+def measured(step: str, path: Path, *small: Path) -> dict[str, float]:
     """Processor seconds of a step on `path`, and before that of what is done on the `small` file."""
-    return {"start": _seconds(_work(step, small)), "seconds": _seconds(_work(step, path))}
+    tune(threads=1)
+    start = sum(_seconds(_work(step, each)) for each in small)
+    return {"start": start, "seconds": _seconds(_work(step, path))}
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -71,7 +71,10 @@ def put_through(upload: Upload) -> list[str]:
     """Intake, compression, and artifacts that stock torch and ONNX Runtime open in a process of their own:
     the last stage of a job sees to that. A row of the table, with the reason where it goes no further."""
     with tempfile.TemporaryDirectory() as scratch:
-        files = upload.write(Path(scratch))
+        try:
+            files = upload.write(Path(scratch))
+        except Exception as error:  # exporters are others' code
+            return [upload.form, upload.name, "", "", "", "", "", f"not exported: {type(error).__name__}"]
         model = files["model"]
         start = [upload.form, upload.name, f"{model.stat().st_size / 1e6:.1f}"]
         try:

@@ -1,5 +1,7 @@
 """Looking at what was uploaded: the signature, the layers and their cost; the arrays of a data set."""
 
+import gc
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from workers.engine.formats import arrays, onnx, text
 from workers.engine.formats.hf import tokenise
 from workers.engine.formats.hf.signatures import predicts_tokens
 from workers.engine.formats.imported import Imported
-from workers.engine.formats.onnx_in.check import check
+from workers.engine.formats.onnx_in.check import Answer, answers, check
 from workers.engine.graph.indices import table_lengths
 from workers.engine.graph.network import Input, Network
 from workers.engine.layers.attention import AttentionPair
@@ -75,27 +77,42 @@ def model(
 
     Raises `Rejected`, also where an ONNX file does not compute here what it does in ONNX Runtime.
     """
-    imported = read_model(path, stored_as)
-    network = imported.network
-    if stored_as == "onnx":
-        check(path, network)
-    if imported.tokenizer is not None:
-        tokenise.try_out(path)
-    layers = find(network)
-    found = describe(network, layers).model_copy(update={"folder": _folder(imported)})
+    found, layers, told = _seen(path, stored_as)
+    if layers is None:
+        gc.collect()  # a graph and its nodes hold each other
+    if told:
+        check(path, told)
     if found.parameters > _MOST_PARAMETERS:
         return found
-    if sum(map(_products, layers)) > _QUICK:
+    if _takes_long(found):
         described(found)
+    layers = find(read_model(path, stored_as).network) if layers is None else layers
     return found.model_copy(update={"menus": menus(layers)})
 
 
-def _products(layer: Layer) -> int:
+def _seen(path: Path, stored_as: str) -> tuple[ModelSummary, list[Layer] | None, list[Answer]]:
+    """The summary without menus, the layers, and answers to compare with ONNX Runtime's, of which it needs a
+    file that it runs. That holds the weights, too: large ones are let go for it, and the layers with them."""
+    imported = read_model(path, stored_as)
+    if imported.tokenizer is not None:
+        tokenise.try_out(path)
+    layers = find(imported.network)
+    found = describe(imported.network, layers).model_copy(update={"folder": _folder(imported)})
+    if stored_as != "onnx":
+        return found, layers, []
+    return found, None if _takes_long(found) else layers, answers(imported.network)
+
+
+def _takes_long(found: ModelSummary) -> bool:
+    """Whether spectra of all its layers do."""
+    return sum(map(_products, found.layers)) > _QUICK
+
+
+def _products(layer: LayerInfo) -> int:
     """About as many as a singular value decomposition of the layer's weight takes, up to a factor."""
     if not layer.methods:
         return 0
-    rows = layer.weight.shape[0]
-    columns = layer.weight.numel() // max(1, rows)
+    rows, columns = layer.shape[0], math.prod(layer.shape[1:])
     return rows * columns * min(rows, columns)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from app.contract.status import Stage
 from tests.workers.engine.networks import Attention, sequence_network, write_example
 from workers.engine.errors import EngineError
 from workers.engine.formats import onnx, pt2
+from workers.engine.formats.imported import Imported
+from workers.engine.formats.onnx_in.check import Answer, check
 from workers.engine.layers.find import find
 from workers.engine.measure import cost
 from workers.messages import Advanced, Kind, Message, Noticed, Order, StageFinished, StageStarted, Succeeded
 from workers.stages import inspect, pipeline
+from workers.stages.context import read_model
 from workers.stages.inspect import describe
 
 MODEL = "mdl_" + "0" * 32
@@ -257,6 +261,33 @@ def test_an_onnx_file_is_described_as_the_network_it_was_made_of(
     ]
     assert found["macs"] == known["macs"]
     assert (found["inputs"][0]["name"], found["inputs"][0]["shape"][1:]) == ("x", [3, 8, 8])
+
+
+def test_a_large_onnx_network_is_let_go_while_onnx_runtime_holds_it(
+    onnx_inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[weakref.ref[Any]] = []
+    alive: list[bool] = []
+
+    def reading(path: Path, stored_as: str) -> Imported:
+        imported = read_model(path, stored_as)
+        held.append(weakref.ref(imported.network.module))
+        return imported
+
+    def comparing(path: Path, told: list[Answer]) -> None:
+        alive.extend(each() is not None for each in held)
+        check(path, told)
+
+    monkeypatch.setattr(inspect, "read_model", reading)
+    monkeypatch.setattr(inspect, "check", comparing)
+    summaries = []
+    for quick in (1 << 40, 0):
+        monkeypatch.setattr(inspect, "_QUICK", quick)
+        held.clear()
+        summaries.append(inspect.model(onnx_inputs / "model", "onnx"))
+    assert alive == [True, False]
+    assert summaries[0] == summaries[1]
+    assert summaries[0].menus
 
 
 def test_a_job_on_an_onnx_file_makes_both_artifacts(onnx_inputs: Path, tmp_path: Path) -> None:

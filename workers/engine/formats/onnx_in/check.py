@@ -3,6 +3,7 @@
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +32,39 @@ _TIMEOUT = 300.0
 _LARGEST_INTEGER = 8
 
 
-def check(path: Path, network: Network) -> None:
-    """Compare `network`, imported from the file, with ONNX Runtime on random inputs: at two batch sizes, and
-    two lengths of other variable axes, where they vary.
+@dataclass(frozen=True)
+class Answer:
+    """Random inputs of a network, and what it makes of them."""
 
-    ONNX Runtime works in a process of its own. Raises `Rejected`: `not_runnable` where it cannot run the
-    file, `differs_from_onnxruntime`, naming the first node whose output differs.
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+
+
+def answers(network: Network) -> list[Answer]:
+    """Those to compare by: at two batch sizes, and two lengths of other variable axes, where they vary."""
+    return [_answer(network, _random(network, batch, turn)) for turn, batch in enumerate(_BATCHES)]
+
+
+def check(path: Path, given: Sequence[Answer]) -> None:
+    """Compare the answers of the network imported from the file with those of ONNX Runtime, which works in a
+    process of its own. The network need not be there any more.
+
+    Raises `Rejected`: `not_runnable` where ONNX Runtime cannot run the file, `differs_from_onnxruntime`,
+    naming the first node whose output differs.
     """
     model = admission.admit(path)
     names = [spec.name for spec in model.graph.inputs]
-    turns = [_random(network, batch, turn) for turn, batch in enumerate(_BATCHES)]
-    for inputs, expected in zip(turns, _run(path, names, turns, ()), strict=True):
-        with torch.no_grad():
-            found = network(*inputs)
-        outputs = [found] if isinstance(found, Tensor) else list(found)
-        largest = max(map(difference, outputs, expected.values()))
+    theirs = _run(path, names, [answer.inputs for answer in given], ())
+    for answer, expected in zip(given, theirs, strict=True):
+        largest = max(map(difference, answer.outputs, expected.values()))
         if not largest <= TOLERANCE:
-            raise _differs(path, model, names, inputs, largest)
+            raise _differs(path, model, names, answer.inputs, largest)
+
+
+def _answer(network: Network, inputs: list[Tensor]) -> Answer:
+    with torch.no_grad():
+        found = network(*inputs)
+    return Answer(inputs, [found] if isinstance(found, Tensor) else list(found))
 
 
 def difference(found: Tensor, expected: NDArray[Any]) -> float:

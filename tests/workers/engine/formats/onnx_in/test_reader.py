@@ -17,7 +17,7 @@ from tests.workers.engine.formats.zoo import Scanned
 from tests.workers.engine.hostile import rejection
 from workers.engine.formats import onnx as onnx_out
 from workers.engine.formats import pt2
-from workers.engine.formats.onnx_in.check import check, difference
+from workers.engine.formats.onnx_in.check import answers, check, difference
 from workers.engine.formats.onnx_in.reader import read
 from workers.engine.graph.canonical import canonicalise
 from workers.engine.graph.network import Dimension
@@ -313,10 +313,10 @@ def test_a_file_that_onnx_runtime_computes_otherwise_is_refused_by_its_node(
 
     nodes = [node("Relu", ["x"], ["a"]), node("Softplus", ["a"], ["b"]), node("Tanh", ["b"], ["y"])]
     path = saved(model_of(nodes, {"x": array(2, 3)}, ["y"]), tmp_path)
-    check(path, read(path).network)
+    check(path, answers(read(path).network))
     wrong = registry.Operator(lambda _, x: x, "")
     monkeypatch.setitem(registry.OPERATORS, "Softplus", wrong)
-    rejected = rejection(lambda file: check(file, read(file).network), path)
+    rejected = rejection(lambda file: check(file, answers(read(file).network)), path)
     assert (rejected.code, rejected.layer) == ("differs_from_onnxruntime", "the Softplus")
 
 
@@ -339,11 +339,11 @@ def test_a_file_that_onnx_runtime_does_not_open_is_refused(tmp_path: Path) -> No
     # a product of float32 and float64 is none that ONNX has
     product = node("MatMul", ["x", "w"], ["y"])
     path = saved(model_of([product], {"x": array(2, 3)}, ["y"], {"w": array(3, 4)}), tmp_path)
-    network = read(path).network
+    told = answers(read(path).network)
     model = onnx.load(path)
     model.graph.node[0].op_type = "Unheard"
     path.write_bytes(model.SerializeToString())
-    assert rejection(lambda file: check(file, network), path).code == "not_runnable"
+    assert rejection(lambda file: check(file, told), path).code == "not_runnable"
 
 
 @pytest.mark.parametrize(

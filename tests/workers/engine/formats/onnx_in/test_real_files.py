@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from workers.engine.errors import Rejected
-from workers.engine.formats.onnx_in.check import check
+from workers.engine.formats.onnx_in.check import answers, check
 from workers.engine.formats.onnx_in.reader import read
 
 FOLDER = os.environ.get("RANKFOLD_ONNX_FILES")
@@ -28,4 +28,4 @@ def test_a_published_file_is_read_right_or_refused_with_the_reason(path: Path) -
         if rejected.code not in REASONS:
             raise
         pytest.skip(f"{rejected.code}: {rejected.detail}")
-    check(path, network)
+    check(path, answers(network))
