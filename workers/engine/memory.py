@@ -1,7 +1,7 @@
 """What was computed once and may be asked for again."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -48,8 +48,14 @@ class Memory:
 
 
 def _bytes(value: Any) -> int:
-    """Of the tensors in a result and in its attributes; one byte for anything else."""
+    """What the tensors in a result and in its attributes lie in, each once; one byte for the rest."""
+    storages = (tensor.untyped_storage() for tensor in _tensors(value))
+    return 1 + sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
-        return value.nbytes
-    parts = value if isinstance(value, tuple | list) else getattr(value, "__dict__", {}).values()
-    return 1 + sum(map(_bytes, parts))
+        yield value
+        return
+    for part in value if isinstance(value, tuple | list) else getattr(value, "__dict__", {}).values():
+        yield from _tensors(part)

@@ -54,6 +54,18 @@ def test_what_never_fits_pushes_nothing_out() -> None:
     assert small.times == 1
 
 
+def test_what_a_result_holds_twice_takes_room_once() -> None:
+    memory, times = Memory(100), list[int]()
+
+    def compute() -> _Pair:
+        times.append(1)
+        held = torch.zeros(20)
+        return _Pair(held, (held, held[5:]))
+
+    assert memory.once("a", compute) is memory.once("a", compute)
+    assert len(times) == 1
+
+
 def test_parts_share_the_room_but_not_the_names() -> None:
     memory, compute = Memory(200), _Counted()
     memory.within(1).once("a", compute)
