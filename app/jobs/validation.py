@@ -257,6 +257,7 @@ def _check_shape(field: str, expected: ArrayInfo, array: ArrayInfo) -> None:
 
 
 def _check_one_value(field: str, expected: ArrayInfo, array: ArrayInfo) -> None:
+    """Of a number that all rows share; whether tables are alike in all rows is for the job to see."""
     if not expected.shape and array.minimum != array.maximum:
         raise Unprocessable(
             "rows_differ",

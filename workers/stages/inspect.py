@@ -91,8 +91,8 @@ def model(
 
 
 def _seen(path: Path, stored_as: str) -> tuple[ModelSummary, list[Layer] | None, list[Answer]]:
-    """The summary without menus, the layers, and answers to compare with ONNX Runtime's, of which it needs a
-    file that it runs. That holds the weights, too: large ones are let go for it, and the layers with them."""
+    """The summary without menus, the layers and, of an ONNX file, answers to compare with ONNX Runtime's. It
+    will hold the weights, too: where they are large, the layers are None, so that nobody holds ours."""
     imported = read_model(path, stored_as)
     if imported.tokenizer is not None:
         tokenise.try_out(path)
