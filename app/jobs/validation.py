@@ -1,5 +1,6 @@
 """Whether a job can be done: the request against what inspection found. Pure functions, no I/O."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 from app.contract.spec import BudgetRanks, CrossValidationRanks, FractionRanks, JobSpec, Output, Task
@@ -9,6 +10,7 @@ from app.jobs.layer_rules import check_layers
 from app.jobs.text import check_length, check_text, default_task, is_text
 
 TARGET = "target"
+_PRODUCT = re.compile(r"([1-9]\d*)\*\w+")  # an axis whose lengths are multiples: `32*h`
 LEAST_TRAIN_ROWS = 10
 _CLASSES_HINT = (
     "Labels are whole numbers from 0, and −100 where there is none; the model's output decides how many "
@@ -363,11 +365,15 @@ def _with_lengths(info: ArrayInfo, lengths: Mapping[str, int]) -> ArrayInfo:
 
 
 def _agree(wanted: list[int | str], given: list[int | str]) -> bool:
-    """Whether every dimension that is a number on both sides is the same number."""
-    return len(wanted) == len(given) and all(
-        isinstance(left, str) or isinstance(right, str) or left == right
-        for left, right in zip(wanted, given, strict=True)
-    )
+    """Whether every dimension of what is given is one that is wanted, as far as both are known."""
+    return len(wanted) == len(given) and all(map(_may_be, wanted, given))
+
+
+def _may_be(wanted: int | str, given: int | str) -> bool:
+    if isinstance(wanted, int) or isinstance(given, str):
+        return isinstance(given, str) or wanted == given
+    product = _PRODUCT.fullmatch(wanted)
+    return product is None or given % int(product[1]) == 0
 
 
 def _shape(shape: list[int | str]) -> str:

@@ -225,7 +225,7 @@ def _input(spec: Input, table: int | None) -> ArrayInfo:
     return ArrayInfo(
         name=spec.name,
         dtype=dtype_name(spec.dtype),
-        shape=[axis if isinstance(axis, int) else axis.symbol for axis in spec.shape],
+        shape=[axis if isinstance(axis, int) else str(axis) for axis in spec.shape],
         minimum=None if table is None else 0,
         maximum=None if table is None else table - 1,
         row_axis=spec.row_axis,

@@ -150,6 +150,15 @@ def test_several_inputs_are_matched_by_name() -> None:
     assert _resolve(arrays, TWO_INPUTS).task is Task.NONE
 
 
+def test_a_length_that_is_no_such_multiple_is_refused() -> None:
+    model = {
+        "inputs": [_array("x", "float32", "n", 3, "32*h", "w")],
+        "outputs": [_array("y", "float32", "n", 2)],
+    }
+    assert _resolve([_array("x", "float32", 40, 3, 64, 65)], model).task is Task.NONE
+    assert _refused([_array("x", "float32", 40, 3, 65, 64)], model) == ("wrong_shape", "data.train")
+
+
 STATEFUL = {
     "inputs": [
         _array("x", "float32", "n", 8),

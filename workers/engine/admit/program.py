@@ -9,7 +9,7 @@ from workers.engine.signature import Signature
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis of variable length, between `minimum` and `maximum` (None: unbounded).
+    """An axis of variable length: multiples of `multiple` between `minimum` and `maximum` (None: unbounded).
 
     `example` is its length in the example that the program was exported with.
     """
@@ -18,6 +18,7 @@ class Axis:
     minimum: int
     maximum: int | None
     example: int
+    multiple: int = 1
 
 
 @dataclass(frozen=True)

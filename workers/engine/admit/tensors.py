@@ -15,6 +15,7 @@ MAX_LENGTH = 1 << 40
 MAX_AXES = 64
 MAX_EXAMPLE_BYTES = 1 << 30
 
+_PRODUCT = re.compile(r"Mul\(Integer\((\d{1,9})\), (.+)\)|(\d{1,9})\*(.+)", re.ASCII)
 _SYMBOL = re.compile(r"Symbol\('([a-z]+\d+)'(, \w+=(True|False))*\)|([a-z]+\d+)", re.ASCII)
 _STRIDED = 7
 
@@ -73,21 +74,28 @@ def _axis(item: object, ranges: dict[str, Any], name: str) -> int | Axis:
     kind, value = union(item)
     if kind != "as_expr":
         return length_of(item)
-    symbol = _SYMBOL.fullmatch(field(value, "expr_str", str)[:200])
-    if symbol is None:
-        raise Rejected(
-            "unsupported_dimension",
-            f"The input {show(name)} has an axis whose length depends on that of another axis.",
-            hint="Export it with independent torch.export.Dim axes.",
-        )
+    length = field(value, "expr_str", str)[:200]
+    product = _PRODUCT.fullmatch(length)
+    multiple, factor = (int(product[1] or product[3]), product[2] or product[4]) if product else (1, length)
+    symbol = _SYMBOL.fullmatch(factor)
+    if symbol is None or not multiple:
+        raise _dependent(name)
     text = symbol[1] or symbol[4]
     bounds = field(ranges, text, dict)
     minimum, maximum = _bound(bounds, "min_val"), _bound(bounds, "max_val")
-    least = max(1, minimum or 1)
-    axis = Axis(text, least, maximum, _example(value, least, maximum))
-    if axis.minimum >= MAX_LENGTH or (maximum is not None and maximum < axis.minimum):
+    least, most = multiple * max(1, minimum or 1), None if maximum is None else multiple * maximum
+    axis = Axis(text, least, most, _example(value, least, most), multiple)
+    if axis.minimum >= MAX_LENGTH or (most is not None and most < axis.minimum):
         raise malformed(f"the axis {text} cannot have any length")
     return axis
+
+
+def _dependent(name: str) -> Rejected:
+    return Rejected(
+        "unsupported_dimension",
+        f"The input {show(name)} has an axis whose length depends on that of another axis.",
+        hint="Export it with independent torch.export.Dim axes, or multiples of such.",
+    )
 
 
 def _example(value: object, minimum: int, maximum: int | None) -> int:
@@ -109,10 +117,16 @@ def _bound(bounds: dict[str, Any], key: str) -> int | None:
 
 
 def check_examples(inputs: list[ProgramInput]) -> None:
-    """The trace allocates example inputs, with short variable axes: they must not be huge."""
-    size = 0
+    """The trace allocates example inputs, with short variable axes: they must not be huge. Nor is an axis a
+    multiple of another: raises `Rejected`."""
+    size, multiples = 0, dict[str, int]()
     for spec in inputs:
-        shape = (axis if isinstance(axis, int) else max(axis.example, 32) for axis in spec.shape)
+        for axis in spec.shape:
+            if isinstance(axis, Axis) and multiples.setdefault(axis.symbol, axis.multiple) != axis.multiple:
+                raise _dependent(spec.name)
+        shape = (
+            axis if isinstance(axis, int) else max(axis.example, 32 * axis.multiple) for axis in spec.shape
+        )
         size += math.prod(shape) * BYTES[spec.dtype]
     if size > MAX_EXAMPLE_BYTES:
         raise Rejected("input_too_large", "The smallest inputs that the model takes are too large.")

@@ -89,7 +89,9 @@ def _view(storage: Tensor, payload: Payload, parameter: bool) -> Tensor:
 
 def _input(spec: ProgramInput) -> Input:
     axes = tuple(
-        Dimension(axis.symbol, axis.minimum, axis.maximum, axis.example) if isinstance(axis, Axis) else axis
+        Dimension(axis.symbol, axis.minimum, axis.maximum, axis.example, axis.multiple)
+        if isinstance(axis, Axis)
+        else axis
         for axis in spec.shape
     )
     return Input(spec.name, getattr(torch, spec.dtype), axes)

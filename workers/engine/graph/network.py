@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Dimension:
-    """An axis whose length may vary between `minimum` and `maximum` (None: unbounded).
+    """An axis whose length is any multiple of `multiple` between `minimum` and `maximum` (None: unbounded).
 
     `example` is its length in the example that the network came with.
     """
@@ -31,6 +31,21 @@ class Dimension:
     minimum: int = 1
     maximum: int | None = None
     example: int = 1
+    multiple: int = 1
+
+    def __str__(self) -> str:
+        return self.symbol if self.multiple == 1 else f"{self.multiple}*{self.symbol}"
+
+    @property
+    def bounds(self) -> tuple[int, int | None]:
+        """Between how many multiples it is."""
+        most = None if self.maximum is None else self.maximum // self.multiple
+        return max(1, -(-self.minimum // self.multiple)), most
+
+    def near(self, length: int) -> int:
+        """The length that it may have and that is near to `length`: not shorter, where there is one."""
+        (least, most), wanted = self.bounds, max(self.bounds[0], -(-length // self.multiple))
+        return self.multiple * (wanted if most is None else max(least, min(wanted, most)))
 
 
 _MASK_NAMES = frozenset({"mask", "attention_mask", "input_mask"})
@@ -109,7 +124,7 @@ class Network:
         """The length of an axis nearest to `wanted` that the network takes: its own where it was exported
         with one. The first axis is that of a data set's rows."""
         length = self._length(axis)
-        return _bounded(length, wanted) if isinstance(length, Dimension) else length
+        return length.near(wanted) if isinstance(length, Dimension) else length
 
     def rows_in(self, tensors: Sequence[Tensor]) -> int:
         """How many rows of a data set inputs are made of."""
@@ -133,7 +148,7 @@ class Network:
         lengths = {self.batch_symbol: batch}
         return tuple(
             tuple(
-                axis if isinstance(axis, int) else lengths.get(axis.symbol, axis.example)
+                axis if isinstance(axis, int) else lengths.get(axis.symbol, axis.near(axis.example))
                 for axis in spec.shape
             )
             for spec in self.inputs
@@ -227,14 +242,12 @@ def _made_up(spec: Input, size: tuple[int, ...]) -> Tensor:
     return (torch.randn if spec.dtype.is_floating_point else torch.zeros)(size, dtype=spec.dtype)
 
 
-def _bounded(axis: Dimension, length: int) -> int:
-    return max(axis.minimum, length if axis.maximum is None else min(length, axis.maximum))
-
-
 def _dims(inputs: Sequence[Input]) -> dict[str, tuple[Dim, int]]:
     dims: dict[str, tuple[Dim, int]] = {}
     for axis in (size for spec in inputs for size in spec.shape if isinstance(size, Dimension)):
         if axis.symbol not in dims:
-            dim = Dim(axis.symbol, min=axis.minimum, max=axis.maximum)
-            dims[axis.symbol] = (dim, _bounded(axis, 3 + 2 * len(dims)))
+            least, most = axis.bounds
+            dim = Dim(axis.symbol, min=least, max=most)
+            product = dim if axis.multiple == 1 else axis.multiple * dim
+            dims[axis.symbol] = (product, axis.near(axis.multiple * (3 + 2 * len(dims))))
     return dims

@@ -362,7 +362,12 @@ def test_programs_that_lie_are_rejected(place: int, good: Entries, tmp_path: Pat
 EXPRESSIONS = [
     "__import__('os').system('true')",
     "Symbol('s0').__class__",
-    "Mul(Integer(2), Symbol('s0'))",
+    "Mul(Integer(0), Symbol('s0'))",
+    "Mul(Integer(2), Mul(Integer(2), Symbol('s0')))",
+    "Mul(Symbol('s0'), Symbol('s1'))",
+    "Add(Integer(2), Symbol('s0'))",
+    "2*s0+1",
+    "-2*s0",
     "Symbol('s0, evil')",
     "Symbol('s0'" + ", positive=True" * 99 + ")",
     "",

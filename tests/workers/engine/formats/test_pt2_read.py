@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
 from tests.workers.engine.formats.zoo import BATCH, ZOO, Case
+from tests.workers.engine.hostile import rejection
 from workers.engine.formats import pt2
 from workers.engine.graph.network import Dimension, call_nodes
 
@@ -73,6 +75,28 @@ def test_inputs_keep_names_dtypes_and_variable_axes(tmp_path: Path) -> None:
     assert (batch.minimum, batch.maximum, length.minimum, length.maximum) == (1, 64, 2, 12)
     assert batch.symbol != length.symbol
     assert (batch.example, length.example) == (3, 5)
+
+
+def test_an_axis_of_multiples_stays_one(tmp_path: Path) -> None:
+    ZOO["pyramid"].save(tmp_path / "model.pt2")
+    network = pt2.read(tmp_path / "model.pt2")
+    pt2.write(network, tmp_path / "again.pt2")
+    for found in (network, pt2.read(tmp_path / "again.pt2")):
+        varying = [axis for axis in found.inputs[0].shape if isinstance(axis, Dimension)]
+        bounds = [(axis.multiple, axis.minimum, axis.maximum) for axis in varying]
+        assert bounds == [(1, 1, 64), (4, 8, 48), (4, 8, None)]
+
+
+class TwoSizes(nn.Module):
+    def forward(self, large: Tensor, small: Tensor) -> Tensor:
+        return large.view(-1, 2).sum(1) + small
+
+
+def test_an_axis_that_is_a_multiple_of_another_is_refused(tmp_path: Path) -> None:
+    length = Dim("length", min=2)
+    inputs, shapes = (torch.randn(8), torch.randn(4)), ({0: 2 * length}, {0: length})
+    torch.export.save(torch.export.export(TwoSizes(), inputs, dynamic_shapes=shapes), tmp_path / "model.pt2")
+    assert rejection(pt2.read, tmp_path / "model.pt2").code == "unsupported_dimension"
 
 
 def test_an_input_named_like_a_builtin_keeps_its_name(tmp_path: Path) -> None:

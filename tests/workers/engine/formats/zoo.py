@@ -192,6 +192,19 @@ def volume() -> nn.Module:
     return nn.Sequential(nn.Conv3d(1, 2, 3), nn.BatchNorm3d(2), nn.PReLU(), nn.MaxPool3d(2))
 
 
+class Pyramid(nn.Module):
+    """Halves pictures twice and puts what it sees then beside the whole: sides are multiples of four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1))
+        self.out = nn.Conv2d(19, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.out(torch.cat([x, F.interpolate(self.down(x), scale_factor=4.0)], 1))
+        return out
+
+
 @dataclass(frozen=True)
 class Case:
     """A network, how to draw its inputs for a batch and a length, and its variable axes."""
@@ -243,6 +256,11 @@ ZOO = {
         Upsampling,
         lambda b, n: (torch.randn(b, 1, 2 * n, 8),),
         ({0: BATCH, 2: Dim("height", min=4, max=64)},),
+    ),
+    "pyramid": Case(
+        Pyramid,
+        lambda b, n: (torch.randn(b, 3, 4 * n, 20),),
+        ({0: BATCH, 2: 4 * LENGTH, 3: 4 * Dim("width")},),
     ),
     "convolutions": Case(convolutions, lambda b, n: (torch.randn(b, 2, 4 * n),), ({0: BATCH},)),
     "volume": Case(volume, lambda b, _: (torch.randn(b, 1, 6, 6, 6),), ({0: BATCH},)),

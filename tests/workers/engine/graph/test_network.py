@@ -6,12 +6,14 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.workers.engine.networks import recurrent_network
 from workers.engine.graph import surgery
 from workers.engine.graph.called import export_as_called
-from workers.engine.graph.network import Dimension, Input, Network, call_nodes, trace
+from workers.engine.graph.network import Dimension, Input, Network, call_nodes, dynamic_shapes, trace
 from workers.engine.signature import Place, Signature
 
 
@@ -31,6 +33,29 @@ def test_the_batch_is_as_wanted_within_what_the_network_takes() -> None:
     assert [network_of((batch, 3)).batch_size(wanted) for wanted in (1, 8, 64)] == [4, 8, 32]
     assert network_of((5,), (batch, 3)).batch_size(64) == 32
     assert network_of((6, 3)).batch_size(64) == 6
+
+
+@given(st.integers(1, 40), st.integers(1, 90), st.none() | st.integers(0, 90), st.integers(1, 200))
+def test_a_length_near_another_is_one_that_the_axis_has(
+    multiple: int, minimum: int, more: int | None, length: int
+) -> None:
+    maximum = None if more is None else minimum + multiple + more
+    axis = Dimension("h", minimum, maximum, multiple=multiple)
+    near = axis.near(length)
+    assert near % multiple == 0
+    assert minimum <= near <= (near if maximum is None else maximum)
+    assert near == length or near - length < multiple or near - minimum < multiple or maximum is not None
+    assert axis.near(near) == near
+
+
+def test_an_axis_of_multiples_is_traced_and_counted_by_such() -> None:
+    height = Dimension("h", 64, 640, 64, multiple=32)
+    network = trace(_Sum(), [Input("a", torch.float32, (B, height)), Input("b", torch.float32, (B, height))])
+    assert network.sizes(2) == ((2, 64), (2, 64))
+    assert str(height) == "32*h"
+    [shape, _] = dynamic_shapes(network.inputs)
+    assert shape is not None
+    assert str(shape[1].__name__) == "32*h"
 
 
 def test_examples_of_a_mask_are_ones() -> None:

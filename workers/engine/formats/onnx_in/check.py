@@ -96,7 +96,8 @@ def _random(network: Network, batch: int, turn: int) -> list[Tensor]:
 def _length(axis: int | Dimension, network: Network, batch: int, turn: int) -> int:
     if isinstance(axis, int):
         return axis
-    return batch if axis.symbol == network.batch_symbol else axis.example + 2 + turn
+    longer = axis.near(axis.example + axis.multiple * (2 + turn))
+    return batch if axis.symbol == network.batch_symbol else longer
 
 
 def _values(spec: Input, shape: list[int], table: int, generator: torch.Generator) -> Tensor:

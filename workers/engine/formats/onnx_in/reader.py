@@ -19,7 +19,9 @@ from workers.engine.formats.reason import reason
 from workers.engine.graph.network import Dimension, Input, Network, examples, trace
 
 _BOUND = re.compile(r"Constraints violated \(([\w, ]+)\)")
-_SUGGESTED = re.compile(r"(\w+) = Dim\('\1'(?:, min=(\d{1,12}))?(?:, max=(\d{1,12}))?\)")
+_SUGGESTED = re.compile(r"(\w+) = Dim\('\1'(?:, min=(\d{1,12}))?(?:, max=(?:(\d{1,12})|oo))?\)")
+_MULTIPLE = re.compile(r"(\w+) = (\d{1,6})\*(\w+)$", re.MULTILINE)
+_TRIES = 3
 # The least lengths that variable axes other than the batch are tried with, each a step longer than the last:
 # what is too short does not fit through a network, and images are often halved five times.
 _LEAST = ((1, 0), (64, 32), (512, 64))
@@ -44,32 +46,49 @@ def network_of(model: OnnxModel) -> Imported:
     return Imported(_traced(module, inputs), tuple(_remarks(model.graph)))
 
 
-def _traced(module: nn.Module, inputs: list[Input], *, again: bool = True) -> Network:
-    """The trace, with the bounds of variable axes that torch finds: the length of a table of positions."""
+def _traced(module: nn.Module, inputs: list[Input], tries: int = _TRIES) -> Network:
+    """The trace, with what torch finds of variable axes: the length of a table of positions that bounds one,
+    the number that all its lengths are multiples of."""
     try:
         return trace(module, inputs)
     except Rejected:
         raise
     except Exception as error:  # whatever torch raises on a graph that makes no sense to it
-        bounds = {
-            found[1]: (int(found[2] or 1), int(found[3]) if found[3] else None)
-            for found in _SUGGESTED.finditer(str(error))
-        }
-        if not (again and bounds):
+        found = _found(str(error))
+        if tries == 1 or not found:
             raise _cannot_trace(error, inputs) from error
-    return _traced(module, [_within(spec, bounds) for spec in inputs], again=False)
+    return _traced(module, [_within(spec, found) for spec in inputs], tries - 1)
 
 
-def _within(spec: Input, bounds: Mapping[str, tuple[int, int | None]]) -> Input:
-    """The input with its axes bounded."""
-    shape = []
-    for axis in spec.shape:
-        if isinstance(axis, Dimension) and axis.symbol in bounds:
-            least, most = bounds[axis.symbol]
-            least = max(least, axis.minimum)
-            axis = replace(axis, minimum=least, maximum=most, example=max(least, axis.example))  # noqa: PLW2901
-        shape.append(axis)
+def _found(said: str) -> dict[str, Dimension]:
+    """What torch says of axes, by symbol: `h = Dim('h', min=2)`, or `_h = Dim('_h')` and `h = 32*_h`."""
+    bounded = {
+        match[1]: Dimension(match[1], int(match[2] or 1), int(match[3]) if match[3] else None)
+        for match in _SUGGESTED.finditer(said)
+    }
+    for symbol, factor, of in _MULTIPLE.findall(said):
+        root, multiple = bounded.pop(of, Dimension(of)), max(1, int(factor))
+        most = None if root.maximum is None else multiple * root.maximum
+        bounded[symbol] = Dimension(symbol, multiple * root.minimum, most, multiple=multiple)
+    return bounded
+
+
+def _within(spec: Input, found: Mapping[str, Dimension]) -> Input:
+    """The input with what was found of its axes."""
+    shape = [
+        _narrowed(axis, found[axis.symbol]) if isinstance(axis, Dimension) and axis.symbol in found else axis
+        for axis in spec.shape
+    ]
     return replace(spec, shape=tuple(shape))
+
+
+def _narrowed(axis: Dimension, to: Dimension) -> Dimension:
+    """The axis where both allow a length; torch speaks of multiples of what it was told."""
+    multiple = axis.multiple * to.multiple
+    least = max(axis.minimum, to.minimum * axis.multiple)
+    most = None if to.maximum is None else to.maximum * axis.multiple
+    narrow = Dimension(axis.symbol, least, most, axis.example, multiple)
+    return replace(narrow, example=narrow.near(axis.example))
 
 
 def _remarks(graph: Graph) -> Iterator[Remark]:

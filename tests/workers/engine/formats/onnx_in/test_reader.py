@@ -248,6 +248,27 @@ def test_shapes_computed_in_the_graph_stay_variable(tmp_path: Path) -> None:
     assert difference(network(torch.from_numpy(x)), runtime(tmp_path / "model.onnx", {"x": x})[0]) < 1e-6
 
 
+def test_an_axis_of_multiples_is_found_to_be_one(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", ["x", "w"], ["half"], strides=[2, 2], pads=[1, 1, 1, 1], kernel_shape=[3, 3]),
+        node("Resize", ["half", "", "scales"], ["double"], mode="nearest"),
+        node("Concat", ["x", "double"], ["y"], axis=1),
+    ]
+    constants: dict[str, Any] = {"w": array(4, 3, 3, 3), "scales": np.array([1, 1, 2, 2], np.float32)}
+    model = model_of(nodes, {"x": X}, ["y"], constants)
+    for place, name in enumerate(("batch", None, "height", "width")):
+        if name is not None:
+            model.graph.input[0].type.tensor_type.shape.dim[place].dim_param = name
+    path = saved(model, tmp_path)
+    network = read(path).network
+    assert [str(axis) for axis in network.inputs[0].shape] == ["batch", "3", "2*height", "2*width"]
+    check(path, answers(network))
+    onnx_out.write(network, tmp_path / "again.onnx")
+    x = array(2, 3, 66, 98)
+    (again,) = runtime(tmp_path / "again.onnx", {"x": x})
+    assert difference(network(torch.from_numpy(x)), again) < 1e-5
+
+
 def test_an_axis_that_takes_one_length_only_is_refused_by_name(tmp_path: Path) -> None:
     reshape = node("Reshape", ["x", "shape"], ["y"])
     model = model_of([reshape], {"x": array(4, 6)}, ["y"], {"shape": np.array([4, 6])})
