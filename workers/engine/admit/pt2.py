@@ -224,6 +224,7 @@ def _taken(
             raise Rejected("unsupported_input", f"The model takes an input of the kind {show(kind)}.")
     if not inputs:
         raise Rejected("unsupported_input", "The model takes no tensor.")
+    tensors.check_independent(inputs)
     tensors.check_examples(inputs)
     return inputs, arguments, states
 

@@ -74,13 +74,7 @@ def _axis(item: object, ranges: dict[str, Any], name: str) -> int | Axis:
     kind, value = union(item)
     if kind != "as_expr":
         return length_of(item)
-    length = field(value, "expr_str", str)[:200]
-    product = _PRODUCT.fullmatch(length)
-    multiple, factor = (int(product[1] or product[3]), product[2] or product[4]) if product else (1, length)
-    symbol = _SYMBOL.fullmatch(factor)
-    if symbol is None or not multiple:
-        raise _dependent(name)
-    text = symbol[1] or symbol[4]
+    multiple, text = _product(field(value, "expr_str", str)[:200], name)
     bounds = field(ranges, text, dict)
     minimum, maximum = _bound(bounds, "min_val"), _bound(bounds, "max_val")
     least, most = multiple * max(1, minimum or 1), None if maximum is None else multiple * maximum
@@ -88,6 +82,16 @@ def _axis(item: object, ranges: dict[str, Any], name: str) -> int | Axis:
     if axis.minimum >= MAX_LENGTH or (most is not None and most < axis.minimum):
         raise malformed(f"the axis {text} cannot have any length")
     return axis
+
+
+def _product(length: str, name: str) -> tuple[int, str]:
+    """The number and the symbol whose product a variable length is; raises `Rejected`."""
+    product = _PRODUCT.fullmatch(length)
+    multiple, factor = (int(product[1] or product[3]), product[2] or product[4]) if product else (1, length)
+    symbol = _SYMBOL.fullmatch(factor)
+    if symbol is None or not multiple:
+        raise _dependent(name)
+    return multiple, symbol[1] or symbol[4]
 
 
 def _dependent(name: str) -> Rejected:
@@ -116,14 +120,19 @@ def _bound(bounds: dict[str, Any], key: str) -> int | None:
     return bound if abs(bound) < 1 << 62 else None
 
 
-def check_examples(inputs: list[ProgramInput]) -> None:
-    """The trace allocates example inputs, with short variable axes: they must not be huge. Nor is an axis a
-    multiple of another: raises `Rejected`."""
-    size, multiples = 0, dict[str, int]()
+def check_independent(inputs: list[ProgramInput]) -> None:
+    """Raise `Rejected` where an axis is a multiple of another."""
+    multiples: dict[str, int] = {}
     for spec in inputs:
         for axis in spec.shape:
             if isinstance(axis, Axis) and multiples.setdefault(axis.symbol, axis.multiple) != axis.multiple:
                 raise _dependent(spec.name)
+
+
+def check_examples(inputs: list[ProgramInput]) -> None:
+    """The trace allocates example inputs, with short variable axes: they must not be huge."""
+    size = 0
+    for spec in inputs:
         shape = (
             axis if isinstance(axis, int) else max(axis.example, 32 * axis.multiple) for axis in spec.shape
         )

@@ -44,8 +44,8 @@ class Dimension:
 
     def near(self, length: int) -> int:
         """The length that it may have and that is near to `length`: not shorter, where there is one."""
-        (least, most), wanted = self.bounds, max(self.bounds[0], -(-length // self.multiple))
-        return self.multiple * (wanted if most is None else max(least, min(wanted, most)))
+        (least, most), wanted = self.bounds, -(-length // self.multiple)
+        return self.multiple * max(least, wanted if most is None else min(wanted, most))
 
 
 _MASK_NAMES = frozenset({"mask", "attention_mask", "input_mask"})
@@ -77,9 +77,9 @@ class Input:
 
     def as_rows(self, values: Tensor, count: int) -> NDArray[Any]:
         """The `count` rows of a data set for which the network takes `values`."""
-        alike = self.row_axis is None
-        rows = values.expand(count, *values.shape) if alike else values.movedim(self.row_axis or 0, 0)
-        return rows.contiguous().numpy()
+        if self.row_axis is None:
+            return values.expand(count, *values.shape).contiguous().numpy()
+        return values.movedim(self.row_axis, 0).contiguous().numpy()
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,8 @@ class Network:
 
     def rows_in(self, tensors: Sequence[Tensor]) -> int:
         """How many rows of a data set inputs are made of."""
-        length = _row_length(self.inputs)
         places = zip(tensors, self.inputs, strict=True)
-        return next(tensor.shape[spec.row_axis or 0] for tensor, spec in places if length in spec.shape)
+        return next(each.shape[spec.row_axis] for each, spec in places if spec.row_axis is not None)
 
     def batch_in(self, tensors: Sequence[Tensor]) -> int:
         """How large the batch of inputs is."""

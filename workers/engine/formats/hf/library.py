@@ -36,6 +36,8 @@ def _hidden(package: str) -> Iterator[None]:
     known = package in sys.modules
     if not known:
         sys.modules[package] = None  # type: ignore[assignment]
-    yield
-    if not known:
-        del sys.modules[package]
+    try:
+        yield
+    finally:
+        if not known:
+            del sys.modules[package]
