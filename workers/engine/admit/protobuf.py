@@ -82,7 +82,7 @@ class Message:
     def fields(self, schema: Schema, what: str) -> Fields:
         """Everything in the message, called `what`; raises `Rejected` (`malformed`, `too_complex`)."""
         found: Fields = {}
-        for number, wire, value in self._walk():
+        for number, wire, value in self.walk():
             field = schema.get(number)
             if field is None:
                 raise malformed(f"{what} has a field that is not known (number {number})")
@@ -96,7 +96,9 @@ class Message:
             values.append(value)
         return found
 
-    def _walk(self) -> Iterator[tuple[int, int, "int | Message"]]:
+    def walk(self) -> Iterator[tuple[int, int, "int | Message"]]:
+        """Every field as it comes: its number, how it is written, and its value; numbers of a fixed size are
+        messages, too. Raises `Rejected` (`malformed`, `too_complex`)."""
         data, place, end, budget = self.data, self.start, self.end, self.budget
         while place < end:
             budget.spend()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from workers.engine.errors import EngineError
+from workers.engine.formats.onnx_in.thin import thin
 from workers.engine.formats.reason import reason
 
 
@@ -18,8 +19,7 @@ def run(model: str, names: list[str], turns: list[tuple[str, str]], values: list
     """
     kept: list[str] = []
     try:
-        # A path where it can be: what the runtime is given as bytes it holds twice.
-        session = _session(_with_outputs(Path(model).read_bytes(), values) if values else model)
+        session = _session(Path(model), values)
         for inputs, outputs in turns:
             found = _outputs(session, names, inputs)
             kept = [name for name in found if not values or name in values]
@@ -33,15 +33,18 @@ def run(model: str, names: list[str], turns: list[tuple[str, str]], values: list
     return kept
 
 
-def _session(content: bytes | str) -> Any:
+def _session(file: Path, values: list[str]) -> Any:
+    """A session that takes large tensors from the file: all that it parses it would hold twice."""
     import onnxruntime as ort  # noqa: PLC0415  # in the clean process alone
 
+    content = _with_outputs(thin(file), values) if values else thin(file)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     # what is compared is the file, not what an optimiser makes of it
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     # else weights are laid out anew, and held twice, for calls that are only a few
     options.add_session_config_entry("session.disable_prepacking", "1")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(file.parent))
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
