@@ -52,13 +52,16 @@ def check(path: Path, given: Sequence[Answer]) -> None:
     Raises `Rejected`: `not_runnable` where ONNX Runtime cannot run the file, `differs_from_onnxruntime`,
     naming the first node whose output differs.
     """
-    model = admission.admit(path)
-    names = [spec.name for spec in model.graph.inputs]
+    names = _names(admission.admit(path))  # which is not held: nor are pages of the file, then
     theirs = _run(path, names, [answer.inputs for answer in given], ())
     for answer, expected in zip(given, theirs, strict=True):
         largest = max(map(difference, answer.outputs, expected.values()))
         if not largest <= TOLERANCE:
-            raise _differs(path, model, names, answer.inputs, largest)
+            raise _differs(path, answer.inputs, largest)
+
+
+def _names(model: OnnxModel) -> list[str]:
+    return [spec.name for spec in model.graph.inputs]
 
 
 def _answer(network: Network, inputs: list[Tensor]) -> Answer:
@@ -135,13 +138,12 @@ def _run(
                 yield dict(zip(found, (arrays[name] for name in arrays.files), strict=True))
 
 
-def _differs(
-    path: Path, model: OnnxModel, names: Sequence[str], inputs: Sequence[Tensor], largest: float
-) -> Rejected:
+def _differs(path: Path, inputs: Sequence[Tensor], largest: float) -> Rejected:
     """The rejection, naming the first node that computes something else."""
+    model = admission.admit(path)
     own = _inside(model, inputs)
     inside = [name for node in model.graph.nodes for name in node.outputs if name in own]
-    [theirs] = _run(path, names, [inputs], inside)
+    [theirs] = _run(path, _names(model), [inputs], inside)
     for node in model.graph.nodes:
         for name in node.outputs:
             if name in own and name in theirs and not difference(own[name], theirs[name]) <= TOLERANCE:
