@@ -30,7 +30,7 @@ INTERNAL_ERROR = 70
 _OPEN_FILES = 1024
 _MORE_TASKS = 1 << 14  # than this user has here: elsewhere on the machine others of its number may run
 _CPU_GRACE_SECONDS = 10
-_NEW_OBJECTS = 10_000  # between two looks for cycles
+_NEW_OBJECTS = 100_000  # between two looks for cycles
 
 Emit = Callable[[Message], None]
 Run = Callable[[Order, Path, Emit], None]
