@@ -10,11 +10,13 @@ it is the repository's example. Each part writes its own table.
 import argparse
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -23,12 +25,16 @@ from benchmarks.cases import body, found_in
 from benchmarks.jobs import ignore, job_order, run_job
 from benchmarks.networks import LAYOUTS, write
 from benchmarks.tables import markdown, publish
+from workers.engine.formats import pt2
+from workers.engine.graph.network import Network
 from workers.stages import pipeline
 
 _STAGES = [Stage.INSPECT, Stage.PLAN, Stage.DECOMPOSE, Stage.MEASURE, Stage.PACKAGE]
 _ONE, _FIVE = (0.5,), (0.7, 0.5, 0.35, 0.25, 0.125)
 _ROUNDS = 3
 _PART = {"keeps": "five-keeps", "networks": "stages"}  # where each has its place in the page
+
+_HEADER = ["case", "budgets", "plan and decompose", "over one budget's", "of it files", "over one's without"]
 
 Seconds = Mapping[str, float]  # of every stage
 
@@ -43,7 +49,7 @@ def main() -> None:
             _write("networks", ["network", "threads", *_STAGES, "whole job"], rows)
     if asked.case or len(asked.only) == len(LAYOUTS):
         [case] = found_in([asked.case] if asked.case else [])
-        _write("keeps", ["case", "budgets", "plan and decompose", "over one budget's"], _keeps(case))
+        _write("keeps", _HEADER, _keeps(case))
 
 
 def _options() -> argparse.Namespace:
@@ -85,32 +91,56 @@ def _shown(seconds: Seconds) -> list[str]:
 
 
 def _keeps(case: Path) -> list[list[str]]:
-    """The time to decompose for five budgets and for one, in turns: medians."""
-    found: dict[tuple[float, ...], list[float]] = {_ONE: [], _FIVE: []}
+    """The time to decompose for five budgets and for one, with and without the files, in turns: medians."""
+    found: dict[tuple[float, ...], list[tuple[float, float]]] = {_ONE: [], _FIVE: []}
     for _ in range(_ROUNDS):
         for keeps, seconds in found.items():
             seconds.append(decomposition_seconds(case, keeps))
-    one = median(found[_ONE])
+    one = _medians(found[_ONE])
     return [
-        [case.name, ", ".join(f"{keep:g}" for keep in keeps), f"{taken:.1f} s", f"{taken / one:.2f}"]
+        [case.name, ", ".join(f"{keep:g}" for keep in keeps), *_ratios(_medians(seconds), one)]
         for keeps, seconds in found.items()
-        for taken in [median(seconds)]
     ]
 
 
-def decomposition_seconds(case: Path, keeps: Sequence[float]) -> float:
-    """Of the stages that compute moments, spectra and all factors, in a job that ends there."""
+def _medians(seconds: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Of all, and of what files take of it."""
+    whole, files = zip(*seconds, strict=True)
+    return median(whole), median(files)
+
+
+def _ratios(found: tuple[float, float], one: tuple[float, float]) -> list[str]:
+    (whole, files), (whole_one, files_one) = found, one
+    without = (whole - files) / (whole_one - files_one)
+    return [f"{whole:.1f} s", f"{whole / whole_one:.2f}", f"{files:.1f} s", f"{without:.2f}"]
+
+
+def decomposition_seconds(case: Path, keeps: Sequence[float]) -> tuple[float, float]:
+    """Of the stages that compute moments, spectra and all factors, in a job that ends there; and how many of
+    these the files of the networks take, which torch exports anew."""
     spec: dict[str, Any] = {**body(case), "target": {"keep": list(keeps)}, "finetune": {"epochs": 0}}
     inputs = {"model": case / "model.pt2", "train": case / "train.npz", "test": case / "test.npz"}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _files_timed() as files:
         workspace = Path(folder)
         order = job_order(spec, inputs, workspace)
         later = list(Stage)[list(Stage).index(Stage.DECOMPOSE) + 1 :]
         pipeline.run(order.model_copy(update={"done": later}), workspace, ignore)
-        return sum(
-            float((workspace / "stages" / stage / "seconds").read_text())
-            for stage in (Stage.PLAN, Stage.DECOMPOSE)
-        )
+        stages = (workspace / "stages" / stage / "seconds" for stage in (Stage.PLAN, Stage.DECOMPOSE))
+        return sum(float(seconds.read_text()) for seconds in stages), sum(files)
+
+
+@contextmanager
+def _files_timed() -> Iterator[list[float]]:
+    """The seconds of every network that is written while this lasts."""
+    seconds, write = list[float](), pt2.write
+
+    def timed(network: Network, path: Path) -> None:
+        began = time.perf_counter()
+        write(network, path)
+        seconds.append(time.perf_counter() - began)
+
+    with patch.object(pt2, "write", timed):
+        yield seconds
 
 
 if __name__ == "__main__":

@@ -48,18 +48,18 @@ def test_every_stage_of_a_whole_job_is_timed(monkeypatch: pytest.MonkeyPatch) ->
 def test_budgets_take_turns_and_are_compared_by_medians(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    times = iter([1.0, 2.0, 9.0, 3.0, 2.0, 30.0])
+    times = iter([(1.0, 0.5), (2.0, 1.5), (9.0, 0.5), (3.0, 1.5), (2.0, 0.5), (30.0, 1.5)])
     asked: list[int] = []
 
-    def taken(_case: Path, keeps: Sequence[float]) -> float:
+    def taken(_case: Path, keeps: Sequence[float]) -> tuple[float, float]:
         asked.append(len(keeps))
         return next(times)
 
     monkeypatch.setattr(stages, "decomposition_seconds", taken)
     one, five = stages._keeps(tmp_path / "net")
     assert asked == [1, 5] * 3
-    assert one == ["net", "0.5", "2.0 s", "1.00"]
-    assert five == ["net", "0.7, 0.5, 0.35, 0.25, 0.125", "3.0 s", "1.50"]
+    assert one == ["net", "0.5", "2.0 s", "1.00", "0.5 s", "1.00"]
+    assert five == ["net", "0.7, 0.5, 0.35, 0.25, 0.125", "3.0 s", "1.50", "1.5 s", "1.00"]
 
 
 def test_a_decomposition_is_timed_in_a_job_that_ends_there(
@@ -69,5 +69,6 @@ def test_a_decomposition_is_timed_in_a_job_that_ends_there(
     monkeypatch.setattr(
         stages, "ignore", lambda said: started.append(said.stage) if isinstance(said, StageStarted) else None
     )
-    assert stages.decomposition_seconds(write_case(tmp_path, 40), (0.5, 0.35)) > 0.0
+    whole, files = stages.decomposition_seconds(write_case(tmp_path, 40), (0.5, 0.35))
+    assert 0.0 < files < whole
     assert started == [Stage.INSPECT, Stage.PLAN, Stage.DECOMPOSE]
