@@ -381,9 +381,7 @@ def test_expressions_are_matched_never_evaluated(expression: str, good: Entries,
     assert rejected(entries, tmp_path).code == "unsupported_dimension"
 
 
-def test_pickled_sample_inputs_are_part_of_every_archive_and_never_loaded(
-    good: Entries, tmp_path: Path
-) -> None:
+def test_pickled_sample_inputs_are_in_every_archive_and_never_loaded(good: Entries, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     sample = {"model/data/sample_inputs/model.pt": pickle.dumps(Canary(canary))}
     assert "model/data/sample_inputs/model.pt" in good
