@@ -1,5 +1,6 @@
 """Running whole jobs as a worker's child would, without a service around them."""
 
+import gc
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,7 @@ import torch
 from app.contract.report import Report
 from app.contract.spec import JobSpec
 from app.contract.status import Stage
+from workers.child import NEW_OBJECTS
 from workers.engine.measure import memory
 from workers.messages import Message, Order
 from workers.stages import measure, pipeline, resources
@@ -51,8 +53,18 @@ def job_order(spec: Mapping[str, Any], inputs: Mapping[str, Path], workspace: Pa
 
 def run_job(order: Order, workspace: Path) -> Report:
     """Run it to its report; raises what the pipeline raises."""
-    pipeline.run(order, workspace, ignore)
+    run_stages(order, workspace, ignore)
     return Report.model_validate_json((workspace / "result.json").read_bytes())
+
+
+def run_stages(order: Order, workspace: Path, emit: Callable[[Message], None]) -> None:
+    """Run the stages that are not done, with cycles looked for as seldom as in a job's process."""
+    before = gc.get_threshold()
+    gc.set_threshold(NEW_OBJECTS)
+    try:
+        pipeline.run(order, workspace, emit)
+    finally:
+        gc.set_threshold(*before)
 
 
 @contextmanager

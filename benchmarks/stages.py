@@ -22,12 +22,11 @@ import torch
 
 from app.contract.status import Stage
 from benchmarks.cases import body, found_in
-from benchmarks.jobs import ignore, job_order, run_job
+from benchmarks.jobs import ignore, job_order, run_job, run_stages
 from benchmarks.networks import LAYOUTS, write
 from benchmarks.tables import markdown, publish
 from workers.engine.formats import pt2
 from workers.engine.graph.network import Network
-from workers.stages import pipeline
 
 _STAGES = [Stage.INSPECT, Stage.PLAN, Stage.DECOMPOSE, Stage.MEASURE, Stage.PACKAGE]
 _ONE, _FIVE = (0.5,), (0.7, 0.5, 0.35, 0.25, 0.125)
@@ -124,7 +123,7 @@ def decomposition_seconds(case: Path, keeps: Sequence[float]) -> tuple[float, fl
         workspace = Path(folder)
         order = job_order(spec, inputs, workspace)
         later = list(Stage)[list(Stage).index(Stage.DECOMPOSE) + 1 :]
-        pipeline.run(order.model_copy(update={"done": later}), workspace, ignore)
+        run_stages(order.model_copy(update={"done": later}), workspace, ignore)
         stages = (workspace / "stages" / stage / "seconds" for stage in (Stage.PLAN, Stage.DECOMPOSE))
         return sum(float(seconds.read_text()) for seconds in stages), sum(files)
 

@@ -26,11 +26,12 @@ from workers.sandbox.lock import lock
 
 OUT_OF_MEMORY = 71  # exit statuses
 INTERNAL_ERROR = 70
+NEW_OBJECTS = 100_000
+"""There are between two looks for cycles."""
 
 _OPEN_FILES = 1024
 _MORE_TASKS = 1 << 14  # than this user has here: elsewhere on the machine others of its number may run
 _CPU_GRACE_SECONDS = 10
-_NEW_OBJECTS = 100_000  # between two looks for cycles
 
 Emit = Callable[[Message], None]
 Run = Callable[[Order, Path, Emit], None]
@@ -136,7 +137,7 @@ def tune(threads: int) -> None:
     os.environ["THP_MEM_ALLOC_ENABLE"] = "1"
     # What torch imports are hundreds of thousands of objects that stay. A look for cycles after every 700 new
     # ones is a fifth of the time that the import takes, and a tenth of a trace.
-    gc.set_threshold(_NEW_OBJECTS)
+    gc.set_threshold(NEW_OBJECTS)
     # Torch's compiler would import a client of the broker, for caches that no job has.
     sys.modules["redis"] = None  # type: ignore[assignment]
 

@@ -12,7 +12,7 @@ import torch
 
 from app.contract.report import Report
 from app.contract.status import Stage
-from benchmarks.jobs import job_order
+from benchmarks.jobs import job_order, run_stages
 from benchmarks.peers import counter, environments
 from benchmarks.peers.case import BATCH, SEED, Case
 from benchmarks.peers.catalogue import OURS, Peer
@@ -22,7 +22,6 @@ from workers.engine.formats import onnx, pt2
 from workers.engine.graph.network import Network
 from workers.engine.measure import latency
 from workers.messages import Message, StageFinished, StageStarted
-from workers.stages import pipeline
 
 _PATIENCE = 3600.0  # seconds for one call of a peer
 _TIMING_SECONDS = 30.0  # for all networks of a case together, thirty runs each at least
@@ -125,7 +124,7 @@ def run(case: Case, keep: float, epochs: int, folder: Path, skip: Sequence[Stage
     data = {role: case.folder / f"{role}.npz" for role in ("train", "test")}
     clock = _Clock()
     order = job_order(_spec(case, keep, epochs), {"model": case.model, **data}, folder)
-    pipeline.run(order.model_copy(update={"done": list(skip)}), folder, clock.hear)
+    run_stages(order.model_copy(update={"done": list(skip)}), folder, clock.hear)
     return clock.seconds[Stage.PLAN] + clock.seconds[Stage.DECOMPOSE]
 
 
