@@ -27,7 +27,7 @@ from workers.sandbox.lock import lock
 OUT_OF_MEMORY = 71  # exit statuses
 INTERNAL_ERROR = 70
 NEW_OBJECTS = 100_000
-"""There are between two looks for cycles."""
+"""How many there are between two looks for cycles."""
 
 _OPEN_FILES = 1024
 _MORE_TASKS = 1 << 14  # than this user has here: elsewhere on the machine others of its number may run

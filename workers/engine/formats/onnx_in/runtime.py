@@ -37,7 +37,7 @@ def _session(file: Path, values: list[str]) -> Any:
     """A session that takes large tensors from the file: all that it parses it would hold twice."""
     import onnxruntime as ort  # noqa: PLC0415  # in the clean process alone
 
-    content = _with_outputs(thin(file), values) if values else thin(file)
+    content = thin(file)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     # what is compared is the file, not what an optimiser makes of it
@@ -45,7 +45,8 @@ def _session(file: Path, values: list[str]) -> Any:
     # else weights are laid out anew, and held twice, for calls that are only a few
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(file.parent))
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    model = _with_outputs(content, values) if values else content
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _outputs(session: Any, names: list[str], inputs: str) -> dict[str, np.ndarray]:

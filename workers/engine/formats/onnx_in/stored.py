@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from workers.engine.admit.onnx_model import StoredTensor
-
-_LARGE = 1 << 16  # bytes
+from workers.engine.formats.onnx_in.thin import LARGE
 
 
 def first(stored: StoredTensor) -> bool | int | float:
@@ -22,7 +21,7 @@ def first(stored: StoredTensor) -> bool | int | float:
 
 def is_large(stored: StoredTensor) -> bool:
     """Whether it is worth leaving in the file until it is known what becomes of it."""
-    return len(stored.data) >= _LARGE and stored.dtype != "bool" and isinstance(stored.data.obj, mmap.mmap)
+    return len(stored.data) >= LARGE and stored.dtype != "bool" and isinstance(stored.data.obj, mmap.mmap)
 
 
 def in_file(stored: StoredTensor) -> Tensor:

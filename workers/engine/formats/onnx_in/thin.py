@@ -7,7 +7,9 @@ from pathlib import Path
 from workers.engine.admit.onnx import MAX_FIELDS
 from workers.engine.admit.protobuf import BYTES, VARINT, Budget, Message
 
-_LARGE = 1 << 16  # bytes
+LARGE = 1 << 16
+"""Bytes of a stored tensor that is worth leaving in the file."""
+
 # The fields (onnx.proto) through which a model's stored tensors are reached.
 _GRAPH, _INITIALIZER, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 7, 5, 9, 13, 14
 _KEY, _VALUE, _EXTERNAL = 1, 2, 1
@@ -22,7 +24,7 @@ def thin(path: Path) -> bytes:
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
     def payload(raw: Message) -> bytes:
-        if raw.end - raw.start < _LARGE:
+        if raw.end - raw.start < LARGE:
             return _field(_RAW_DATA, BYTES, raw)
         place = {"location": path.name, "offset": str(raw.start), "length": str(raw.end - raw.start)}
         entries = b"".join(_entry(key, value) for key, value in place.items())
