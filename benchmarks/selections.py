@@ -26,6 +26,7 @@ from app.contract.status import Stage
 from app.planning.rules import rules_of
 from benchmarks import rivals
 from benchmarks.cases import body, found_in
+from benchmarks.folds import Row, folds, pooled
 from benchmarks.greedy import curves
 from benchmarks.jobs import WORK, ignore, job_order, kept
 from benchmarks.paired import Floats, p_of_share, p_values, resampled_means, share_won
@@ -55,13 +56,12 @@ _FOLDER = WORK / "selections"
 _KEEPS = (0.7, 0.5, 0.35, 0.25)
 _BY = Weighting.TWO_SIDED
 _OURS = "budget"
-_METRIC, _CLOSENESS = "metric", "closeness"  # what rows are worth: both, the more the better
+_VALUES = _METRIC, _CLOSENESS = "metric", "closeness"  # what rows are worth: both, the more the better
 _RESAMPLES = 10_000
 _CLAIMED = 0.8  # of the cells
 _SURE = 0.05  # a p-value
 
 Plans = dict[str, Any]  # a plan, or None where the budget is out of reach, by keep; all as JSON
-Row = dict[str, Any]
 Rows = dict[str, dict[str, Row | None]]  # by selection, then by keep
 Cell = tuple[str, str]  # case and keep
 
@@ -77,23 +77,29 @@ def main() -> None:
     measured: dict[str, Rows] = {}
     seconds: dict[str, float] = dict.fromkeys(_SELECTIONS, 0.0)
     for case in found_in(asked.folders):
-        chosen = {
-            name: kept(_FOLDER / case.name / f"{name}.json", partial(_choose, case, name))
-            for name in _SELECTIONS
+        found = [_found(fold, seconds) for fold in folds(case, _FOLDER / "folds" / case.name)]
+        measured[case.name] = {
+            name: {keep: pooled([rows[name][keep] for rows in found], _VALUES) for keep in first}
+            for name, first in found[0].items()
         }
-        seconds = {name: seconds[name] + chosen[name]["seconds"] for name in chosen}
-        original = kept(_cell(case, "original", "1"), partial(_original, case))
-        measured[case.name] = {"original": {"1": original}}
-        for name, found in chosen.items():
-            measured[case.name][name] = _measured(case, name, found["plans"])
         content = _tables(measured, seconds)
         publish("selections", content)
         print(content, file=sys.stderr, flush=True)
 
 
+def _found(case: Path, seconds: dict[str, float]) -> Rows:
+    """What all selections make of a case; the time that they took is added to `seconds`."""
+    rows: Rows = {"original": {"1": kept(_cell(case, "original", "1"), partial(_original, case))}}
+    for name in _SELECTIONS:
+        chosen = kept(_work(case) / f"{name}.json", partial(_choose, case, name))
+        seconds[name] += chosen["seconds"]
+        rows[name] = _measured(case, name, chosen["plans"])
+    return rows
+
+
 def _context(case: Path) -> Context:
     """A job of its own for every selection: what one computed serves no other. Only the moments do."""
-    workspace = _FOLDER / case.name / "job"
+    workspace = _work(case) / "job"
     inputs = {"model": case / "model.pt2", "train": case / "train.npz", "test": case / "test.npz"}
     asked = {
         "calibration": {"weighting": _BY.value},
@@ -178,8 +184,13 @@ _SELECTIONS: dict[str, Callable[[Context], Plans]] = {
 }
 
 
+def _work(case: Path) -> Path:
+    """Where a case, or a fold of it, has what was measured so far."""
+    return case if case.is_relative_to(_FOLDER) else _FOLDER / case.name
+
+
 def _cell(case: Path, name: str, keep: str) -> Path:
-    return _FOLDER / case.name / f"{name}-{keep}.json"
+    return _work(case) / f"{name}-{keep}.json"
 
 
 def _measured(case: Path, name: str, plans: Plans) -> dict[str, Row | None]:
@@ -224,7 +235,7 @@ def _tables(measured: Mapping[str, Rows], seconds: Mapping[str, float]) -> str:
     metrics = [row for case in measured for row in _metrics(case, measured[case])]
     parts = [markdown(["case", "keep", *_SELECTIONS], metrics)]
     won: dict[str, list[str]] = {name: [] for name in _RIVALS}
-    for value in (_METRIC, _CLOSENESS):
+    for value in _VALUES:
         differences, means = _bootstrapped(measured, value)
         cells = [(case, f"{keep:g}") for case in measured for keep in _KEEPS]
         compared = [
@@ -232,7 +243,7 @@ def _tables(measured: Mapping[str, Rows], seconds: Mapping[str, float]) -> str:
         ]
         parts.append(markdown([f"{value} of", "keep", *_RIVALS], compared))
         won = {name: [*won[name], *_won(differences[name], means[name])] for name in _RIVALS}
-    header = [f"{value}: {what}" for value in (_METRIC, _CLOSENESS) for what in _COUNTED]
+    header = [f"{value}: {what}" for value in _VALUES for what in _COUNTED]
     counts = [[name, *won[name], f"{seconds[name]:.0f}"] for name in _RIVALS]
     ours = [_OURS, *[""] * len(header), f"{seconds[_OURS]:.0f}"]
     return "\n\n".join([*parts, markdown(["", *header, "seconds"], [ours, *counts])])
