@@ -55,15 +55,19 @@ def find_for_job(connection: Connection, key_id: str, kind: str, upload_id: str)
 
 
 def lock(connection: Connection, key_id: str, kind: str, upload_id: str) -> bool:
-    """Keep an upload to this transaction; false if there is no such upload."""
+    """Keep an upload to this transaction; false if there is no such upload.
+
+    Its inspection is kept first: a worker that ends one takes the two in this order.
+    """
+    inspection = sa.select(Job.id).where(Job.key_id == key_id, Job.upload_id == upload_id)
+    connection.execute(inspection.with_for_update())
     query = sa.select(Upload.id).where(Upload.key_id == key_id, Upload.kind == kind, Upload.id == upload_id)
     return connection.execute(query.with_for_update()).first() is not None
 
 
 def unfinished_job(connection: Connection, key_id: str, upload_id: str) -> str | None:
-    """The id of a job that has not ended and works on the upload."""
+    """The id of a compression that has not ended and works on the upload."""
     uses = sa.or_(
-        Job.upload_id == upload_id,
         Job.spec["model"].as_string() == upload_id,
         Job.spec[("data", "train")].as_string() == upload_id,
         Job.spec[("data", "test")].as_string() == upload_id,
@@ -73,5 +77,5 @@ def unfinished_job(connection: Connection, key_id: str, upload_id: str) -> str |
 
 
 def delete(connection: Connection, upload_id: str) -> None:
-    """Remove the row, and with it the record of its inspection."""
+    """Remove the row, and with it its inspection, whose worker stops when it hears that its job is gone."""
     connection.execute(sa.delete(Upload).where(Upload.id == upload_id))

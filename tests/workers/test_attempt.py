@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from app.db.session import reading, writing
 from app.db.tables import Artifact
 from app.queue.lifecycle import Lease, claim, request_cancel
-from tests.app.queue.jobs import add_job, add_upload, events_of, expire, row_of, upload_of
+from app.uploads import repository
+from tests.app.queue.jobs import KEY, add_job, add_upload, events_of, expire, row_of, upload_of
 from tests.processes import wait_until
 from tests.workers import fake_child
 from tests.workers.documents import SUMMARY
@@ -289,6 +290,22 @@ def test_a_worker_that_lost_its_job_writes_nothing(bench: Bench, tmp_path: Path)
     thief.join()
     assert (row.status, row.attempt, row.lease_owner) == ("running", 7, "another")
     assert artifacts(bench) == []
+
+
+def test_an_upload_that_is_withdrawn_ends_its_inspection(bench: Bench, tmp_path: Path) -> None:
+    begun, code = tmp_path / "begun", "import pathlib, time; pathlib.Path({!r}).touch(); time.sleep(600)"
+    endless = replace(bench, child=(sys.executable, "-c", code.format(str(begun))))
+    upload_id = put_upload(bench, tmp_path)
+    job = claim(bench.engine, add_job(bench.engine, "inspect_model", upload_id=upload_id), "a worker", 2.0)
+    assert job is not None
+    inspection = threading.Thread(target=Attempt(endless, job).run)
+    inspection.start()
+    wait_until(begun.exists)
+    with writing(bench.engine) as connection:
+        assert repository.lock(connection, KEY, "model", upload_id)
+        repository.delete(connection, upload_id)
+    inspection.join(10.0)
+    assert not inspection.is_alive()
 
 
 def test_a_deleted_upload_is_a_clear_problem(bench: Bench) -> None:

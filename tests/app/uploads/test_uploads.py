@@ -3,10 +3,13 @@
 import hashlib
 
 import pytest
+import sqlalchemy as sa
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app.contract.summary import ModelSummary
+from app.db.session import reading
+from app.db.tables import Job
 from app.queue.lifecycle import Ending
 from tests.app.conftest import LIMIT
 from tests.app.tenants import IMAGES, LABELS, MODEL_SUMMARY, ZIP, Tenant
@@ -275,8 +278,15 @@ def test_what_an_unfinished_job_works_on_cannot_be_deleted(tenant: Tenant) -> No
     assert [tenant.client.delete(path).status_code for path in paths] == [204, 204, 204]
 
 
-def test_what_is_being_inspected_cannot_be_deleted(tenant: Tenant) -> None:
-    assert tenant.client.delete(f"/v1/models/{tenant.upload()}").status_code == 409
+def test_what_is_being_inspected_can_be_withdrawn(tenant: Tenant, app: FastAPI) -> None:
+    model = tenant.upload()
+    with reading(app.state.engine) as connection:
+        inspection = connection.scalars(sa.select(Job.id).where(Job.upload_id == model)).one()
+    assert tenant.client.delete(f"/v1/models/{model}").status_code == 204
+    assert tenant.client.get(f"/v1/models/{model}").status_code == 404
+    assert f"uploads/{model}" not in app.state.blobs.list("uploads")
+    with reading(app.state.engine) as connection:
+        assert connection.scalars(sa.select(Job.id).where(Job.id == inspection)).all() == []
 
 
 @pytest.mark.parametrize("upload_id", ["mdl_x", "mdl_" + "0" * 32, "dst_" + "0" * 32, "%00", "ü" * 20])
