@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,11 @@ _TRIES = 3
 # The least lengths that variable axes other than the batch are tried with, each a step longer than the last:
 # what is too short does not fit through a network, and images are often halved five times.
 _LEAST = ((1, 0), (64, 32), (512, 64))
+_ROW_BY_ROW = Remark(
+    "one_row",
+    "The file declares that the number of rows varies, but the network runs for one row only: it gets them "
+    "one by one, and so do its artifacts.",
+)
 
 
 def read(path: Path) -> Imported:
@@ -42,8 +48,9 @@ def network_of(model: OnnxModel) -> Imported:
     """The network of an admitted model; raises `Rejected`."""
     names = input_names(model)
     module = interpreter(model, names)
-    inputs = _fitting(module, [_inputs(model.graph.inputs, names, *least) for least in _LEAST])
-    return Imported(_traced(module, inputs), tuple(_remarks(model.graph)))
+    inputs = [_inputs(model.graph.inputs, names, *least) for least in _LEAST]
+    fitting, remarks = _with_rows_that_fit(module, inputs)
+    return Imported(_traced(module, fitting), (*remarks, *_remarks(model.graph)))
 
 
 def _traced(module: nn.Module, inputs: list[Input], tries: int = _TRIES) -> Network:
@@ -99,6 +106,28 @@ def _remarks(graph: Graph) -> Iterator[Remark]:
             f"Quantised weights ({count} tensors) were turned into the numbers that they stand for: the "
             "network is compressed, and its artifacts are written, in floating point.",
         )
+
+
+def _with_rows_that_fit(
+    module: nn.Module, candidates: Sequence[list[Input]]
+) -> tuple[list[Input], list[Remark]]:
+    """What fits through the network, be it but one row: files declare axes variable that are not, beside a
+    state or a shape that was fixed for one row."""
+    try:
+        return _fitting(module, candidates), []
+    except Rejected as rejected:
+        single = [_single_row(inputs) for inputs in candidates]
+        if rejected.code != "cannot_trace" or single == list(candidates):
+            raise
+        with suppress(Rejected):
+            return _fitting(module, single), [_ROW_BY_ROW]
+        raise
+
+
+def _single_row(inputs: Sequence[Input]) -> list[Input]:
+    """The inputs with one in the place of every axis that varies with the number of rows."""
+    rows = {spec.shape[0] for spec in inputs if spec.shape and isinstance(spec.shape[0], Dimension)}
+    return [replace(spec, shape=tuple(1 if axis in rows else axis for axis in spec.shape)) for spec in inputs]
 
 
 def _fitting(module: nn.Module, candidates: Sequence[list[Input]]) -> list[Input]:

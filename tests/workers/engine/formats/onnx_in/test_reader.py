@@ -149,6 +149,41 @@ def test_recurrent_calls_of_all_kinds(kind: str, direction: str, given: bool, tm
     agree(saved(model, tmp_path), inputs)
 
 
+def _with_a_state_for_one_row(x: Any) -> Any:
+    """Rows and times vary by what the file declares; the state that it is given does not."""
+    nodes = [
+        node("Transpose", ["x"], ["times"], perm=[1, 0, 2]),
+        node("GRU", ["times", "W", "R", "", "", "h0"], ["y"], hidden_size=5, linear_before_reset=1),
+    ]
+    constants = {"W": array(1, 15, 4), "R": array(1, 15, 5, seed=1)}
+    model = model_of(nodes, {"x": x, "h0": array(1, 1, 5)}, ["y"], constants, variable=False)
+    for place, name in enumerate(("batch", "time")):
+        model.graph.input[0].type.tensor_type.shape.dim[place].dim_param = name
+    return model
+
+
+def test_rows_are_taken_one_by_one_where_a_state_is_for_one(tmp_path: Path) -> None:
+    path = saved(_with_a_state_for_one_row(array(1, 6, 4)), tmp_path)
+    imported = read(path)
+    assert [[str(axis) for axis in spec.shape] for spec in imported.network.inputs] == [
+        ["1", "time", "4"],
+        ["1", "1", "5"],
+    ]
+    assert [remark.code for remark in imported.remarks] == ["one_row"]
+    check(path, answers(imported.network))
+    x, h0 = array(1, 9, 4, seed=2), array(1, 1, 5, seed=3)
+    (expected,) = runtime(path, {"x": x, "h0": h0})
+    assert difference(imported.network(torch.from_numpy(x), torch.from_numpy(h0)), expected) < 1e-5
+
+
+def test_what_does_not_run_for_one_row_either_is_refused_as_for_many(tmp_path: Path) -> None:
+    nodes = [node("MatMul", ["x", "w"], ["y"])]
+    rejected = rejection(
+        read, saved(model_of(nodes, {"x": array(2, 3)}, ["y"], {"w": array(4, 4)}), tmp_path)
+    )
+    assert (rejected.code, "[3" in rejected.detail or "3x3" in rejected.detail) == ("cannot_trace", True)
+
+
 def test_relu_cells_without_biases(tmp_path: Path) -> None:
     x = array(6, 2, 4)
     constants = {"W": array(1, 5, 4), "R": 0.3 * array(1, 5, 5)}
